@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Hypercalls: the control word, the status codes, and the inputs of the calls that VMBus makes.
+//!
+//! Source: TLFS, "Hypercall Interface" and "Inter-Partition Communication" (HvCallPostMessage,
+//! HvCallSignalEvent); Linux `include/asm-generic/hyperv-tlfs.h`.
+
+use std::fmt;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::open_enum::open_enum;
+use crate::synic::{MESSAGE_PAYLOAD_LEN, MessageKind};
+
+open_enum! {
+    /// A call code: bits 15:0 of the control word.
+    pub enum CallCode: u16 {
+        /// HvCallFlushVirtualAddressSpace.
+        FLUSH_VIRTUAL_ADDRESS_SPACE = 0x0002,
+        /// HvCallFlushVirtualAddressList.
+        FLUSH_VIRTUAL_ADDRESS_LIST = 0x0003,
+        /// HvCallNotifyLongSpinWait.
+        NOTIFY_LONG_SPIN_WAIT = 0x0008,
+        /// HvCallSendSyntheticClusterIpi.
+        SEND_IPI = 0x000b,
+        /// HvCallFlushVirtualAddressSpaceEx.
+        FLUSH_VIRTUAL_ADDRESS_SPACE_EX = 0x0013,
+        /// HvCallFlushVirtualAddressListEx.
+        FLUSH_VIRTUAL_ADDRESS_LIST_EX = 0x0014,
+        /// HvCallSendSyntheticClusterIpiEx.
+        SEND_IPI_EX = 0x0015,
+        /// HvCallPostMessage.
+        POST_MESSAGE = 0x005c,
+        /// HvCallSignalEvent.
+        SIGNAL_EVENT = 0x005d,
+        /// HvCallRetargetDeviceInterrupt.
+        RETARGET_DEVICE_INTERRUPT = 0x007e,
+        /// HvExtCallQueryCapabilities.
+        EXT_QUERY_CAPABILITIES = 0x8001,
+        /// HvExtCallMemoryHeatHint.
+        EXT_MEMORY_HEAT_HINT = 0x8003,
+    }
+}
+
+open_enum! {
+    /// A result of a hypercall: bits 15:0 of the result (`HV_STATUS`).
+    pub enum Status: u16 {
+        /// Done.
+        SUCCESS = 0,
+        /// No such call.
+        INVALID_HYPERCALL_CODE = 2,
+        /// The control word does not fit the call.
+        INVALID_HYPERCALL_INPUT = 3,
+        /// The input page is not aligned to 8, or crosses a page.
+        INVALID_ALIGNMENT = 4,
+        /// A field of the input is out of its range.
+        INVALID_PARAMETER = 5,
+        /// The partition lacks the privilege.
+        ACCESS_DENIED = 6,
+        /// Not enough memory to serve the call.
+        INSUFFICIENT_MEMORY = 0xb,
+        /// The VP index names no VP.
+        INVALID_VP_INDEX = 0xe,
+        /// The port id names no port.
+        INVALID_PORT_ID = 0x11,
+        /// The connection id names no connection.
+        INVALID_CONNECTION_ID = 0x12,
+        /// Too many messages wait: the caller should try again later.
+        INSUFFICIENT_BUFFERS = 0x13,
+    }
+}
+
+/// The control word of a hypercall (RCX on x64, EDX:EAX on x86).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Control(pub u64);
+
+impl Control {
+    /// Which call.
+    pub const fn code(self) -> CallCode {
+        #[expect(clippy::cast_possible_truncation, reason = "bits 15:0 are wanted")]
+        CallCode(self.0 as u16)
+    }
+
+    /// Bit 16: the input is in registers, not in memory.
+    pub const fn is_fast(self) -> bool {
+        self.0 & 1 << 16 != 0
+    }
+
+    /// Bits 26:17: size of the variable header, in 8-byte units.
+    pub const fn variable_header_units(self) -> u32 {
+        (self.0 >> 17 & 0x3ff) as u32
+    }
+
+    /// Bits 43:32: repetitions of a rep call; 0 for a simple one.
+    pub const fn rep_count(self) -> u32 {
+        (self.0 >> 32 & 0xfff) as u32
+    }
+
+    /// Bits 59:48: the first repetition to process.
+    pub const fn rep_start(self) -> u32 {
+        (self.0 >> 48 & 0xfff) as u32
+    }
+}
+
+impl fmt::Display for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code())?;
+        if self.is_fast() {
+            f.write_str(" fast")?;
+        }
+        if self.rep_count() != 0 {
+            write!(f, " reps={}..{}", self.rep_start(), self.rep_count())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Control({:#x}: {self})", self.0)
+    }
+}
+
+/// The input of HvCallPostMessage, whole (`struct hv_input_post_message`).
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PostMessage {
+    /// The connection that the message is sent on; see [`connection`].
+    pub connection_id: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// [`MessageKind::CHANNEL`] for VMBus.
+    pub kind: MessageKind,
+    /// Bytes of `payload` that count, at most [`MESSAGE_PAYLOAD_LEN`].
+    pub payload_len: u32,
+    /// The message.
+    pub payload: [u8; MESSAGE_PAYLOAD_LEN],
+}
+
+const _: () = assert!(size_of::<PostMessage>() == 256);
+
+/// The input of HvCallSignalEvent (`struct hv_input_signal_event`); its eight bytes are RDX when
+/// the call is fast.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SignalEvent {
+    /// The connection that is signalled.
+    pub connection_id: u32,
+    /// An offset from the port's base flag; VMBus uses 0.
+    pub flag: u16,
+    /// Zero.
+    pub reserved: u16,
+}
+
+const _: () = assert!(size_of::<SignalEvent>() == 8);
+
+/// Well-known connection ids (Linux `include/linux/hyperv.h`, `VMBUS_MESSAGE_CONNECTION_ID` …).
+pub mod connection {
+    /// Channel messages of guests before protocol 5.0.
+    pub const MESSAGE: u32 = 1;
+    /// Event signals of guests that use the interrupt page (0.13).
+    pub const EVENT: u32 = 2;
+    /// Channel messages of guests from protocol 5.0 on.
+    pub const MESSAGE_5: u32 = 4;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Linux 6.1 puts into RCX for its fast HvCallSignalEvent (`drivers/hv/connection.c`,
+    /// `vmbus_set_event`: code 0x5d, fast bit 16).
+    #[test]
+    fn control_word_of_a_fast_signal() {
+        let control = Control(0x1_005d);
+        assert_eq!(control.code(), CallCode::SIGNAL_EVENT);
+        assert!(control.is_fast());
+        assert_eq!(
+            (control.rep_count(), control.variable_header_units()),
+            (0, 0)
+        );
+        assert_eq!(control.to_string(), "SIGNAL_EVENT fast");
+    }
+
+    #[test]
+    fn control_word_of_a_rep_call() {
+        let control = Control(0x0002_0005_0002_0014);
+        assert_eq!(control.code(), CallCode::FLUSH_VIRTUAL_ADDRESS_LIST_EX);
+        assert_eq!((control.rep_start(), control.rep_count()), (2, 5));
+        assert_eq!(control.variable_header_units(), 1);
+    }
+}
