@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Lists of guest memory, as the kernel takes them for vectored I/O.
+
+use libc::iovec;
+use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
+
+use crate::{GuestMemory, PAGE_SIZE};
+
+/// A guest named memory that it does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{len} B at guest address {start:#x} are not all RAM")]
+pub struct BeyondMemory {
+    /// First guest physical address.
+    pub start: u64,
+    /// Bytes.
+    pub len: usize,
+}
+
+/// Pieces of guest memory in the order in which data goes through them: an external PFN array,
+/// checked once.
+///
+/// Holds the guest's memory alive, so the vectors in it stay valid for as long as the list does.
+/// Whoever starts I/O on a list must own it until the I/O is complete; so a back end takes the list
+/// by value and gives it back with the result. Pieces that follow each other in host memory are one
+/// vector. A list that is cleared keeps its room, so its next use allocates nothing.
+#[derive(Debug)]
+pub struct GuestSlices {
+    memory: GuestMemory,
+    vectors: Vec<iovec>,
+    len: usize,
+}
+
+// SAFETY: the pointers lead into a shared mapping that `memory` keeps alive in every thread, and
+// nothing about them is tied to the thread that made them.
+#[expect(unsafe_code, reason = "iovec holds a raw pointer")]
+unsafe impl Send for GuestSlices {}
+
+impl GuestSlices {
+    /// An empty list of pieces of `memory`.
+    pub const fn new(memory: GuestMemory) -> Self {
+        Self {
+            memory,
+            vectors: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// Empties the list and keeps its room.
+    pub fn clear(&mut self) {
+        self.vectors.clear();
+        self.len = 0;
+    }
+
+    /// Bytes in all pieces.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The pieces as the kernel takes them.
+    pub fn vectors(&self) -> &[iovec] {
+        &self.vectors
+    }
+
+    /// Appends `len` bytes from `start` on.
+    pub fn push(&mut self, start: GuestAddress, len: usize) -> Result<(), BeyondMemory> {
+        let beyond = BeyondMemory {
+            start: start.0,
+            len,
+        };
+        let slice = self.memory.get_slice(start, len).map_err(|_| beyond)?;
+        let base = slice.ptr_guard_mut().as_ptr();
+        self.append(base, len);
+        Ok(())
+    }
+
+    /// Appends `len` bytes that start `offset` bytes into the first of the pages `pfns`.
+    ///
+    /// Takes as many of `pfns` as it needs; fewer are an error, as is a page that is no RAM. What
+    /// was appended before an error stays in the list.
+    pub fn push_pages(
+        &mut self,
+        pfns: impl IntoIterator<Item = u64>,
+        offset: usize,
+        len: usize,
+    ) -> Result<(), BeyondMemory> {
+        let mut offset = offset;
+        let mut left = len;
+        for pfn in pfns {
+            if left == 0 {
+                break;
+            }
+            let beyond = BeyondMemory {
+                start: pfn.saturating_mul(PAGE_SIZE as u64),
+                len: left,
+            };
+            let page = self.memory.page(pfn).ok_or(beyond)?;
+            let count = PAGE_SIZE.saturating_sub(offset).min(left);
+            let piece = page.subslice(offset, count).map_err(|_| beyond)?;
+            let base = piece.ptr_guard_mut().as_ptr();
+            self.append(base, count);
+            left -= count;
+            offset = 0;
+        }
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(BeyondMemory {
+                start: u64::MAX,
+                len: left,
+            })
+        }
+    }
+
+    fn append(&mut self, base: *mut u8, len: usize) {
+        if len == 0 {
+            return;
+        }
+        self.len += len;
+        if let Some(last) = self.vectors.last_mut()
+            && last.iov_base.cast::<u8>().wrapping_add(last.iov_len) == base
+        {
+            last.iov_len += len;
+            return;
+        }
+        self.vectors.push(iovec {
+            iov_base: base.cast(),
+            iov_len: len,
+        });
+    }
+
+    /// Drops everything behind the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        let mut left = len;
+        let mut keep = 0;
+        for vector in &mut self.vectors {
+            if left == 0 {
+                break;
+            }
+            vector.iov_len = vector.iov_len.min(left);
+            left -= vector.iov_len;
+            keep += 1;
+        }
+        self.vectors.truncate(keep);
+        self.len = len - left;
+    }
+
+    /// Copies `data` into the pieces from their start on; returns the bytes that found room.
+    pub fn write(&self, data: &[u8]) -> usize {
+        self.write_at(0, data)
+    }
+
+    /// Copies `data` into the pieces, `offset` bytes behind their start; returns the bytes that
+    /// found room.
+    pub fn write_at(&self, offset: usize, data: &[u8]) -> usize {
+        let mut done = 0;
+        self.pieces(offset, data.len(), |piece| {
+            piece.copy_from(&data[done..done + piece.len()]);
+            done += piece.len();
+        });
+        done
+    }
+
+    /// Copies bytes out of the pieces, from `offset` on, into `data`; returns how many there were.
+    pub fn read_at(&self, offset: usize, data: &mut [u8]) -> usize {
+        let mut done = 0;
+        self.pieces(offset, data.len(), |piece| {
+            piece.copy_to(&mut data[done..done + piece.len()]);
+            done += piece.len();
+        });
+        done
+    }
+
+    /// Visits the pieces of the `len` bytes from `offset` on, as far as there are any.
+    #[expect(
+        unsafe_code,
+        reason = "a vector is turned back into the slice it was made from"
+    )]
+    fn pieces(&self, offset: usize, len: usize, mut visit: impl FnMut(VolatileSlice<'_>)) {
+        let mut skip = offset;
+        let mut left = len;
+        for vector in &self.vectors {
+            if left == 0 {
+                break;
+            }
+            if skip >= vector.iov_len {
+                skip -= vector.iov_len;
+                continue;
+            }
+            let count = (vector.iov_len - skip).min(left);
+            let base = vector.iov_base.cast::<u8>().wrapping_add(skip);
+            // SAFETY: `append` took the vector from a slice of `memory`, which is still mapped, and
+            // `skip + count` is within it.
+            visit(unsafe { VolatileSlice::new(base, count) });
+            skip = 0;
+            left -= count;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bytes, Region};
+
+    fn memory() -> GuestMemory {
+        let region = Region {
+            start: GuestAddress(0),
+            len: 16 * PAGE_SIZE,
+        };
+        GuestMemory::allocate(&[region]).unwrap()
+    }
+
+    #[test]
+    fn pages_out_of_order_are_separate_and_neighbours_are_one() {
+        let mut slices = GuestSlices::new(memory());
+        slices.push_pages([3, 4, 9, 2], 100, 3 * PAGE_SIZE).unwrap();
+        let lengths: Vec<_> = slices.vectors().iter().map(|v| v.iov_len).collect();
+        assert_eq!(lengths, [2 * PAGE_SIZE - 100, PAGE_SIZE, 100]);
+        assert_eq!(slices.len(), 3 * PAGE_SIZE);
+    }
+
+    #[test]
+    fn data_goes_through_the_pieces_in_order() {
+        let memory = memory();
+        let mut slices = GuestSlices::new(memory.clone());
+        slices.push_pages([5, 1], PAGE_SIZE - 3, 6).unwrap();
+        assert_eq!(slices.write(b"abcdefgh"), 6);
+        let mut first = [0; 3];
+        memory
+            .read_slice(&mut first, GuestAddress(6 * 4096 - 3))
+            .unwrap();
+        let mut second = [0; 4];
+        memory.read_slice(&mut second, GuestAddress(4096)).unwrap();
+        assert_eq!((&first, &second), (b"abc", b"def\0"));
+
+        let mut out = [0; 9];
+        assert_eq!(slices.read_at(2, &mut out), 4);
+        assert_eq!(&out[..4], b"cdef");
+        assert_eq!(slices.read_at(7, &mut out), 0);
+    }
+
+    #[test]
+    fn what_is_no_ram_is_refused() {
+        let mut slices = GuestSlices::new(memory());
+        assert!(slices.push(GuestAddress(16 * 4096 - 4), 8).is_err());
+        assert!(slices.push_pages([15, 16], 0, 2 * PAGE_SIZE).is_err());
+        assert!(slices.push_pages([u64::MAX], 0, 1).is_err());
+        assert!(slices.push_pages([1], 8, PAGE_SIZE).is_err());
+        assert!(slices.push_pages([1, 2], 5000, 10).is_err());
+    }
+
+    #[test]
+    fn truncation_cuts_within_a_piece() {
+        let mut slices = GuestSlices::new(memory());
+        slices.push_pages([1, 3, 5], 0, 3 * PAGE_SIZE).unwrap();
+        slices.truncate(PAGE_SIZE + 10);
+        let lengths: Vec<_> = slices.vectors().iter().map(|v| v.iov_len).collect();
+        assert_eq!(
+            (lengths, slices.len()),
+            (vec![PAGE_SIZE, 10], PAGE_SIZE + 10)
+        );
+        slices.truncate(1 << 20);
+        assert_eq!(slices.len(), PAGE_SIZE + 10);
+        slices.truncate(0);
+        assert!(slices.is_empty() && slices.vectors().is_empty());
+    }
+}
