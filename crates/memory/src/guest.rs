@@ -72,10 +72,7 @@ impl GuestMemory {
     pub fn allocate(regions: &[Region]) -> Result<Self, AllocateError> {
         for &Region { start, len } in regions {
             if len == 0 || len % PAGE_SIZE != 0 || start.0 % PAGE_SIZE as u64 != 0 {
-                return Err(AllocateError::NotPages {
-                    start: start.0,
-                    len,
-                });
+                return Err(AllocateError::NotPages { start: start.0, len });
             }
         }
         let total = regions.iter().map(|region| region.len as u64).sum();
@@ -90,10 +87,7 @@ impl GuestMemory {
             offset += region.len as u64;
         }
         let inner = GuestMemoryMmap::from_regions(mapped).map_err(AllocateError::Layout)?;
-        Ok(Self {
-            inner: Arc::new(inner),
-            file,
-        })
+        Ok(Self { inner: Arc::new(inner), file })
     }
 
     /// The memfd that all of the RAM is in.
@@ -141,22 +135,14 @@ fn map_region(
         libc::PROT_READ | libc::PROT_WRITE,
         libc::MAP_SHARED | libc::MAP_NORESERVE,
     )
-    .map_err(|source| AllocateError::Map {
-        start: start.0,
-        len,
-        source,
-    })?;
-    GuestRegionMmap::new(mapping, start).ok_or(AllocateError::Layout(
-        vm_memory::GuestRegionCollectionError::UnsortedMemoryRegions,
-    ))
+    .map_err(|source| AllocateError::Map { start: start.0, len, source })?;
+    GuestRegionMmap::new(mapping, start)
+        .ok_or(AllocateError::Layout(vm_memory::GuestRegionCollectionError::UnsortedMemoryRegions))
 }
 
 /// A memfd of `len` bytes whose size can no longer change: no mapping of it can ever fault because
 /// somebody cut it short.
-#[expect(
-    unsafe_code,
-    reason = "memfd_create and fcntl have no wrapper in our dependencies"
-)]
+#[expect(unsafe_code, reason = "memfd_create and fcntl have no wrapper in our dependencies")]
 fn memory_file(len: u64) -> io::Result<File> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a C string that lives for the program; the result is checked.
@@ -185,14 +171,8 @@ mod tests {
 
     fn two_regions() -> GuestMemory {
         GuestMemory::allocate(&[
-            Region {
-                start: GuestAddress(0),
-                len: 2 * MIB,
-            },
-            Region {
-                start: GuestAddress(1 << 32),
-                len: MIB,
-            },
+            Region { start: GuestAddress(0), len: 2 * MIB },
+            Region { start: GuestAddress(1 << 32), len: MIB },
         ])
         .unwrap()
     }
@@ -202,10 +182,7 @@ mod tests {
         let memory = two_regions();
         assert_eq!(memory.size(), 3 * MIB as u64);
         assert_eq!(memory.page_offset(3), Some(3 * 4096));
-        assert_eq!(
-            memory.page_offset((1 << 20) + 1),
-            Some(2 * MIB as u64 + 4096)
-        );
+        assert_eq!(memory.page_offset((1 << 20) + 1), Some(2 * MIB as u64 + 4096));
         assert_eq!(memory.file().metadata().unwrap().len(), 3 * MIB as u64);
     }
 
@@ -222,23 +199,15 @@ mod tests {
     fn the_file_shows_what_the_guest_writes() {
         use std::os::unix::fs::FileExt;
         let memory = two_regions();
-        memory
-            .write_slice(b"ring", GuestAddress((1 << 32) + 8))
-            .unwrap();
+        memory.write_slice(b"ring", GuestAddress((1 << 32) + 8)).unwrap();
         let mut bytes = [0; 4];
-        memory
-            .file()
-            .read_exact_at(&mut bytes, 2 * MIB as u64 + 8)
-            .unwrap();
+        memory.file().read_exact_at(&mut bytes, 2 * MIB as u64 + 8).unwrap();
         assert_eq!(&bytes, b"ring");
     }
 
     #[test]
     fn odd_sizes_are_refused() {
-        let region = Region {
-            start: GuestAddress(0),
-            len: 4097,
-        };
+        let region = Region { start: GuestAddress(0), len: 4097 };
         assert!(matches!(
             GuestMemory::allocate(&[region]),
             Err(AllocateError::NotPages { len: 4097, .. })

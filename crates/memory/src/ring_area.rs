@@ -115,9 +115,7 @@ impl RingArea {
             .ok_or(MapRingError::TooLong { pages })?;
         let mut bases = Vec::with_capacity(pages);
         for (index, &pfn) in pfns.iter().enumerate() {
-            let page = memory
-                .page(pfn)
-                .ok_or(MapRingError::NotMemory { index, pfn })?;
+            let page = memory.page(pfn).ok_or(MapRingError::NotMemory { index, pfn })?;
             let base = NonNull::new(page.ptr_guard_mut().as_ptr());
             bases.push(base.ok_or(MapRingError::NotMemory { index, pfn })?);
         }
@@ -126,12 +124,7 @@ impl RingArea {
             Some(doubled) => Data::Doubled(doubled),
             None => Data::Sliced(bases.into_boxed_slice()),
         };
-        Ok(Self {
-            control,
-            data,
-            data_len,
-            _memory: memory.clone(),
-        })
+        Ok(Self { control, data, data_len, _memory: memory.clone() })
     }
 
     /// How the data is reached.
@@ -222,10 +215,7 @@ impl RingArea {
 }
 
 /// Visits the pieces of the `len` bytes from `offset` on, cut at page borders.
-#[expect(
-    unsafe_code,
-    reason = "a page of guest memory becomes a volatile slice"
-)]
+#[expect(unsafe_code, reason = "a page of guest memory becomes a volatile slice")]
 fn each_page(
     pages: &[NonNull<u8>],
     offset: usize,
@@ -268,12 +258,7 @@ impl Doubled {
             budget.give(mappings);
             return None;
         };
-        let doubled = Self {
-            base,
-            len: once * 2,
-            mappings,
-            budget,
-        };
+        let doubled = Self { base, len: once * 2, mappings, budget };
         let mut at = 0;
         for run in runs.iter().chain(&runs) {
             doubled.place(at, memory, run).ok()?;
@@ -283,10 +268,7 @@ impl Doubled {
     }
 
     /// Maps `run` of the guest's memory file at byte `at` of the reserved addresses.
-    #[expect(
-        unsafe_code,
-        reason = "vm-memory maps a file in one piece and at no chosen address"
-    )]
+    #[expect(unsafe_code, reason = "vm-memory maps a file in one piece and at no chosen address")]
     fn place(&self, at: usize, memory: &GuestMemory, run: &Run) -> io::Result<()> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
@@ -298,11 +280,7 @@ impl Doubled {
             let target = self.base.byte_add(at).as_ptr().cast();
             libc::mmap(target, run.len, protection, flags, fd, offset)
         };
-        if mapped == libc::MAP_FAILED {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     #[inline]
@@ -343,17 +321,13 @@ struct Budget {
 
 impl Budget {
     const fn new(limit: usize) -> Self {
-        Self {
-            left: AtomicUsize::new(limit),
-        }
+        Self { left: AtomicUsize::new(limit) }
     }
 
     /// Takes `count`; false, and nothing taken, if that many are not left.
     fn take(&self, count: usize) -> bool {
         let relaxed = Ordering::Relaxed;
-        self.left
-            .try_update(relaxed, relaxed, |left| left.checked_sub(count))
-            .is_ok()
+        self.left.try_update(relaxed, relaxed, |left| left.checked_sub(count)).is_ok()
     }
 
     fn give(&self, count: usize) {
@@ -373,10 +347,7 @@ fn runs(memory: &GuestMemory, pfns: &[u64]) -> Vec<Run> {
     for offset in pfns.iter().filter_map(|&pfn| memory.page_offset(pfn)) {
         match runs.last_mut() {
             Some(run) if run.offset + run.len as u64 == offset => run.len += PAGE_SIZE,
-            _ => runs.push(Run {
-                offset,
-                len: PAGE_SIZE,
-            }),
+            _ => runs.push(Run { offset, len: PAGE_SIZE }),
         }
     }
     runs
@@ -390,20 +361,14 @@ mod tests {
     const PFNS: [u64; 4] = [7, 4, 9, 2];
 
     fn memory() -> GuestMemory {
-        let region = Region {
-            start: GuestAddress(0),
-            len: 16 * PAGE_SIZE,
-        };
+        let region = Region { start: GuestAddress(0), len: 16 * PAGE_SIZE };
         GuestMemory::allocate(&[region]).unwrap()
     }
 
     fn both(memory: &GuestMemory) -> [RingArea; 2] {
         let doubled = RingArea::map(memory, &PFNS).unwrap();
         let sliced = RingArea::map_sliced(memory, &PFNS).unwrap();
-        assert_eq!(
-            (doubled.backing(), sliced.backing()),
-            (Backing::Doubled, Backing::Sliced)
-        );
+        assert_eq!((doubled.backing(), sliced.backing()), (Backing::Doubled, Backing::Sliced));
         [doubled, sliced]
     }
 
@@ -432,10 +397,7 @@ mod tests {
         let [one, other] = both(&memory);
         one.control_word(4).store(0x1234, Ordering::Release);
         assert_eq!(other.control_word(4).load(Ordering::Acquire), 0x1234);
-        assert_eq!(
-            memory.read_obj::<u32>(GuestAddress(7 * 4096 + 4)).unwrap(),
-            0x1234
-        );
+        assert_eq!(memory.read_obj::<u32>(GuestAddress(7 * 4096 + 4)).unwrap(), 0x1234);
     }
 
     #[test]
@@ -459,10 +421,7 @@ mod tests {
     #[test]
     fn pages_that_are_no_ram_are_refused() {
         let error = RingArea::map(&memory(), &[1, 2, 16]).unwrap_err();
-        assert!(matches!(
-            error,
-            MapRingError::NotMemory { index: 2, pfn: 16 }
-        ));
+        assert!(matches!(error, MapRingError::NotMemory { index: 2, pfn: 16 }));
         let error = RingArea::map(&memory(), &[1]).unwrap_err();
         assert!(matches!(error, MapRingError::TooShort { pages: 1 }));
     }

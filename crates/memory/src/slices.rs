@@ -39,11 +39,7 @@ unsafe impl Send for GuestSlices {}
 impl GuestSlices {
     /// An empty list of pieces of `memory`.
     pub const fn new(memory: GuestMemory) -> Self {
-        Self {
-            memory,
-            vectors: Vec::new(),
-            len: 0,
-        }
+        Self { memory, vectors: Vec::new(), len: 0 }
     }
 
     /// Empties the list and keeps its room.
@@ -69,10 +65,7 @@ impl GuestSlices {
 
     /// Appends `len` bytes from `start` on.
     pub fn push(&mut self, start: GuestAddress, len: usize) -> Result<(), BeyondMemory> {
-        let beyond = BeyondMemory {
-            start: start.0,
-            len,
-        };
+        let beyond = BeyondMemory { start: start.0, len };
         let slice = self.memory.get_slice(start, len).map_err(|_| beyond)?;
         let base = slice.ptr_guard_mut().as_ptr();
         self.append(base, len);
@@ -95,10 +88,7 @@ impl GuestSlices {
             if left == 0 {
                 break;
             }
-            let beyond = BeyondMemory {
-                start: pfn.saturating_mul(PAGE_SIZE as u64),
-                len: left,
-            };
+            let beyond = BeyondMemory { start: pfn.saturating_mul(PAGE_SIZE as u64), len: left };
             let page = self.memory.page(pfn).ok_or(beyond)?;
             let count = PAGE_SIZE.saturating_sub(offset).min(left);
             let piece = page.subslice(offset, count).map_err(|_| beyond)?;
@@ -107,14 +97,7 @@ impl GuestSlices {
             left -= count;
             offset = 0;
         }
-        if left == 0 {
-            Ok(())
-        } else {
-            Err(BeyondMemory {
-                start: u64::MAX,
-                len: left,
-            })
-        }
+        if left == 0 { Ok(()) } else { Err(BeyondMemory { start: u64::MAX, len: left }) }
     }
 
     fn append(&mut self, base: *mut u8, len: usize) {
@@ -128,10 +111,7 @@ impl GuestSlices {
             last.iov_len += len;
             return;
         }
-        self.vectors.push(iovec {
-            iov_base: base.cast(),
-            iov_len: len,
-        });
+        self.vectors.push(iovec { iov_base: base.cast(), iov_len: len });
     }
 
     /// Drops everything behind the first `len` bytes.
@@ -177,10 +157,7 @@ impl GuestSlices {
     }
 
     /// Visits the pieces of the `len` bytes from `offset` on, as far as there are any.
-    #[expect(
-        unsafe_code,
-        reason = "a vector is turned back into the slice it was made from"
-    )]
+    #[expect(unsafe_code, reason = "a vector is turned back into the slice it was made from")]
     fn pieces(&self, offset: usize, len: usize, mut visit: impl FnMut(VolatileSlice<'_>)) {
         let mut skip = offset;
         let mut left = len;
@@ -209,10 +186,7 @@ mod tests {
     use crate::{Bytes, Region};
 
     fn memory() -> GuestMemory {
-        let region = Region {
-            start: GuestAddress(0),
-            len: 16 * PAGE_SIZE,
-        };
+        let region = Region { start: GuestAddress(0), len: 16 * PAGE_SIZE };
         GuestMemory::allocate(&[region]).unwrap()
     }
 
@@ -232,9 +206,7 @@ mod tests {
         slices.push_pages([5, 1], PAGE_SIZE - 3, 6).unwrap();
         assert_eq!(slices.write(b"abcdefgh"), 6);
         let mut first = [0; 3];
-        memory
-            .read_slice(&mut first, GuestAddress(6 * 4096 - 3))
-            .unwrap();
+        memory.read_slice(&mut first, GuestAddress(6 * 4096 - 3)).unwrap();
         let mut second = [0; 4];
         memory.read_slice(&mut second, GuestAddress(4096)).unwrap();
         assert_eq!((&first, &second), (b"abc", b"def\0"));
@@ -261,10 +233,7 @@ mod tests {
         slices.push_pages([1, 3, 5], 0, 3 * PAGE_SIZE).unwrap();
         slices.truncate(PAGE_SIZE + 10);
         let lengths: Vec<_> = slices.vectors().iter().map(|v| v.iov_len).collect();
-        assert_eq!(
-            (lengths, slices.len()),
-            (vec![PAGE_SIZE, 10], PAGE_SIZE + 10)
-        );
+        assert_eq!((lengths, slices.len()), (vec![PAGE_SIZE, 10], PAGE_SIZE + 10));
         slices.truncate(1 << 20);
         assert_eq!(slices.len(), PAGE_SIZE + 10);
         slices.truncate(0);

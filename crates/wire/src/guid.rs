@@ -87,10 +87,7 @@ mod tests {
                 0xdc, 0x7f
             ]
         );
-        assert_eq!(
-            scsi,
-            Guid::from_text_order(0xba6163d9_04a1_4d29_b605_72e2ffb1dc7f)
-        );
+        assert_eq!(scsi, Guid::from_text_order(0xba6163d9_04a1_4d29_b605_72e2ffb1dc7f));
         assert_eq!(scsi.to_string(), "ba6163d9-04a1-4d29-b605-72e2ffb1dc7f");
     }
 

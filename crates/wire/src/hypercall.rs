@@ -175,10 +175,7 @@ mod tests {
         let control = Control(0x1_005d);
         assert_eq!(control.code(), CallCode::SIGNAL_EVENT);
         assert!(control.is_fast());
-        assert_eq!(
-            (control.rep_count(), control.variable_header_units()),
-            (0, 0)
-        );
+        assert_eq!((control.rep_count(), control.variable_header_units()), (0, 0));
         assert_eq!(control.to_string(), "SIGNAL_EVENT fast");
     }
 

@@ -14,10 +14,7 @@
 //! (TLFS).
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(test),
-    deny(clippy::indexing_slicing, clippy::cast_possible_truncation)
-)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::cast_possible_truncation))]
 
 #[cfg(target_endian = "big")]
 compile_error!("the layouts are read in place: busway needs a little-endian host");

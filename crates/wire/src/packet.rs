@@ -87,13 +87,7 @@ impl Descriptor {
 
 impl fmt::Display for Descriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} id={:#x} len={}",
-            self.kind,
-            self.transaction_id,
-            self.total_len()
-        )?;
+        write!(f, "{} id={:#x} len={}", self.kind, self.transaction_id, self.total_len())?;
         if self.data_offset8 != 2 {
             write!(f, " data@{}", self.data_offset())?;
         }
@@ -160,9 +154,7 @@ const _: () = assert!(size_of::<GpaRangeHeader>() == 8);
 impl GpaRangeHeader {
     /// The PFNs that the range needs.
     pub const fn page_count(&self) -> usize {
-        (self.byte_offset as usize)
-            .saturating_add(self.byte_count as usize)
-            .div_ceil(PAGE_SIZE)
+        (self.byte_offset as usize).saturating_add(self.byte_count as usize).div_ceil(PAGE_SIZE)
     }
 }
 
@@ -247,11 +239,7 @@ impl<'a> GpaRanges<'a> {
 
     /// `count` ranges that stand back to back in `bytes`.
     pub const fn new(bytes: &'a [u8], count: u32) -> Self {
-        Self {
-            rest: bytes,
-            index: 0,
-            count,
-        }
+        Self { rest: bytes, index: 0, count }
     }
 
     /// How many ranges were announced.
@@ -261,16 +249,10 @@ impl<'a> GpaRanges<'a> {
 
     fn take(&mut self) -> Result<GpaRange<'a>, RangeError> {
         let index = self.index;
-        let (header, rest) =
-            GpaRangeHeader::read_from_prefix(self.rest).map_err(|_| RangeError::Missing {
-                index,
-                count: self.count,
-            })?;
+        let (header, rest) = GpaRangeHeader::read_from_prefix(self.rest)
+            .map_err(|_| RangeError::Missing { index, count: self.count })?;
         if header.byte_offset as usize >= PAGE_SIZE {
-            return Err(RangeError::OffsetBeyondPage {
-                index,
-                byte_offset: header.byte_offset,
-            });
+            return Err(RangeError::OffsetBeyondPage { index, byte_offset: header.byte_offset });
         }
         let need = header.page_count();
         let (pfns, _) = rest.as_chunks::<8>();
@@ -318,13 +300,7 @@ mod tests {
         let bytes = ranges(&[1 << 32, 0xe00 << 32 | 0x1300, 7, 3, 9, 0xdead]);
         let mut parsed = GpaRanges::parse(&bytes).unwrap();
         let range = parsed.next().unwrap().unwrap();
-        assert_eq!(
-            range.header,
-            GpaRangeHeader {
-                byte_count: 0x1300,
-                byte_offset: 0xe00
-            }
-        );
+        assert_eq!(range.header, GpaRangeHeader { byte_count: 0x1300, byte_offset: 0xe00 });
         assert_eq!(range.pfns().collect::<Vec<_>>(), [7, 3, 9]);
         assert!(parsed.next().is_none());
     }
@@ -332,10 +308,7 @@ mod tests {
     #[test]
     fn several_ranges_stand_back_to_back() {
         let bytes = ranges(&[2 << 32, 0x1000, 7, 0x10 << 32 | 0x20, 8]);
-        let parsed: Vec<_> = GpaRanges::parse(&bytes)
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
+        let parsed: Vec<_> = GpaRanges::parse(&bytes).unwrap().map(Result::unwrap).collect();
         assert_eq!(parsed.len(), 2);
         assert_eq!(parsed[1].pfns().collect::<Vec<_>>(), [8]);
     }
@@ -365,39 +338,15 @@ mod tests {
     #[test]
     fn huge_numbers_neither_overflow_nor_allocate() {
         let bytes = ranges(&[1 << 32, 0xfff << 32 | 0xffff_ffff]);
-        let error = GpaRanges::parse(&bytes)
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap_err();
-        assert!(matches!(
-            error,
-            RangeError::TooFewPfns {
-                need: 0x10_0001,
-                have: 0,
-                ..
-            }
-        ));
-        assert!(matches!(
-            GpaRanges::parse(&[0; 7]),
-            Err(RangeError::NoHeader { have: 7 })
-        ));
+        let error = GpaRanges::parse(&bytes).unwrap().next().unwrap().unwrap_err();
+        assert!(matches!(error, RangeError::TooFewPfns { need: 0x10_0001, have: 0, .. }));
+        assert!(matches!(GpaRanges::parse(&[0; 7]), Err(RangeError::NoHeader { have: 7 })));
     }
 
     #[test]
     fn offsets_beyond_the_first_page_are_refused() {
         let bytes = ranges(&[1 << 32, 0x1000 << 32 | 0x10, 7, 8]);
-        let error = GpaRanges::parse(&bytes)
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap_err();
-        assert_eq!(
-            error,
-            RangeError::OffsetBeyondPage {
-                index: 0,
-                byte_offset: 0x1000
-            }
-        );
+        let error = GpaRanges::parse(&bytes).unwrap().next().unwrap().unwrap_err();
+        assert_eq!(error, RangeError::OffsetBeyondPage { index: 0, byte_offset: 0x1000 });
     }
 }

@@ -97,10 +97,7 @@ impl<'a> GuestMessage<'a> {
             MessageType::INITIATE_CONTACT => {
                 let (contact, rest) = body(kind, rest)?;
                 let client_id = body::<Guid>(kind, rest).ok().map(|(guid, _)| guid);
-                Self::InitiateContact(InitiateContact {
-                    body: contact,
-                    client_id,
-                })
+                Self::InitiateContact(InitiateContact { body: contact, client_id })
             }
             MessageType::REQUEST_OFFERS => Self::RequestOffers,
             MessageType::GPADL_HEADER => {
@@ -114,9 +111,7 @@ impl<'a> GuestMessage<'a> {
             MessageType::GPADL_TEARDOWN => Self::GpadlTeardown(body(kind, rest)?.0),
             MessageType::OPEN_CHANNEL => {
                 let (open, rest) = body(kind, rest)?;
-                let signal = body::<OpenSignal>(kind, rest)
-                    .ok()
-                    .map(|(signal, _)| signal);
+                let signal = body::<OpenSignal>(kind, rest).ok().map(|(signal, _)| signal);
                 Self::OpenChannel(OpenChannel { body: open, signal })
             }
             MessageType::CLOSE_CHANNEL => Self::CloseChannel(body(kind, rest)?.0),
@@ -212,11 +207,7 @@ impl fmt::Display for GuestMessage<'_> {
                 let first = body::<GpaRangeHeader>(self.kind(), ranges);
                 match first {
                     Ok((range, _)) => {
-                        write!(
-                            f,
-                            " bytes={} offset={}",
-                            range.byte_count, range.byte_offset
-                        )
+                        write!(f, " bytes={} offset={}", range.byte_count, range.byte_offset)
                     }
                     Err(_) => f.write_str(" (no range)"),
                 }
@@ -226,17 +217,8 @@ impl fmt::Display for GuestMessage<'_> {
             }
             Self::GpadlTeardown(body) => write!(f, " relid={} gpadl={:#x}", body.relid, body.gpadl),
             Self::OpenChannel(open) => {
-                let OpenChannelBody {
-                    relid,
-                    open_id,
-                    ring_gpadl,
-                    target_vp,
-                    ..
-                } = open.body;
-                write!(
-                    f,
-                    " relid={relid} openid={open_id:#x} gpadl={ring_gpadl:#x}"
-                )?;
+                let OpenChannelBody { relid, open_id, ring_gpadl, target_vp, .. } = open.body;
+                write!(f, " relid={relid} openid={open_id:#x} gpadl={ring_gpadl:#x}")?;
                 print_vp(f, target_vp)?;
                 write!(f, " downstream-page={}", open.body.downstream_page_offset)
             }
@@ -248,11 +230,7 @@ impl fmt::Display for GuestMessage<'_> {
                 print_vp(f, body.target_vp)
             }
             Self::TlConnectRequest(body, _) => {
-                write!(
-                    f,
-                    " endpoint={} service={}",
-                    body.guest_endpoint, body.host_service
-                )
+                write!(f, " endpoint={} service={}", body.guest_endpoint, body.host_service)
             }
             Self::OpenReservedChannel(body) => {
                 write!(f, " relid={} gpadl={:#x}", body.relid, body.ring_gpadl)?;
@@ -264,14 +242,8 @@ impl fmt::Display for GuestMessage<'_> {
                 print_vp(f, body.target_vp)
             }
             Self::ModifyConnection(body) => {
-                let ModifyConnection {
-                    monitor_page_to_guest,
-                    monitor_page_to_host,
-                } = body;
-                write!(
-                    f,
-                    " monitor={monitor_page_to_guest:#x},{monitor_page_to_host:#x}"
-                )
+                let ModifyConnection { monitor_page_to_guest, monitor_page_to_host } = body;
+                write!(f, " monitor={monitor_page_to_guest:#x},{monitor_page_to_host:#x}")
             }
             Self::RequestOffers | Self::Pause | Self::Resume | Self::Unload => Ok(()),
         }
@@ -296,11 +268,7 @@ fn print_contact(f: &mut fmt::Formatter<'_>, contact: &InitiateContact) -> fmt::
     if body.version >= Version::V6_0 {
         write!(f, " features={:#x}", contact.feature_flags().bits())?;
     }
-    write!(
-        f,
-        " monitor={:#x},{:#x}",
-        body.monitor_page_to_guest, body.monitor_page_to_host
-    )
+    write!(f, " monitor={:#x},{:#x}", body.monitor_page_to_guest, body.monitor_page_to_host)
 }
 
 #[cfg(test)]
@@ -318,19 +286,12 @@ mod tests {
 
     #[test]
     fn short_messages_are_refused_with_their_numbers() {
-        assert_eq!(
-            GuestMessage::parse(&[5, 0, 0]),
-            Err(MessageError::NoHeader { have: 3 })
-        );
+        assert_eq!(GuestMessage::parse(&[5, 0, 0]), Err(MessageError::NoHeader { have: 3 }));
         let mut bytes = [0; 147];
         bytes[0] = 5;
         assert_eq!(
             GuestMessage::parse(&bytes),
-            Err(MessageError::TooShort {
-                kind: MessageType::OPEN_CHANNEL,
-                have: 147,
-                need: 148
-            })
+            Err(MessageError::TooShort { kind: MessageType::OPEN_CHANNEL, have: 147, need: 148 })
         );
     }
 

@@ -80,10 +80,7 @@ impl HostMessage {
                 let (response, rest) = body(kind, rest)?;
                 let features = body::<u32>(kind, rest).ok();
                 let features = features.map(|(bits, _)| FeatureFlags::from_bits_retain(bits));
-                Self::VersionResponse(VersionResponse {
-                    body: response,
-                    features,
-                })
+                Self::VersionResponse(VersionResponse { body: response, features })
             }
             MessageType::OFFER_CHANNEL => Self::Offer(Box::new(body(kind, rest)?.0)),
             MessageType::ALL_OFFERS_DELIVERED => Self::AllOffersDelivered,
@@ -174,11 +171,7 @@ impl fmt::Display for HostMessage {
                 print_status(f, body.status)
             }
             Self::TlConnectResult(body) => {
-                write!(
-                    f,
-                    " endpoint={} service={}",
-                    body.guest_endpoint, body.host_service
-                )?;
+                write!(f, " endpoint={} service={}", body.guest_endpoint, body.host_service)?;
                 print_status(f, body.status)
             }
             Self::ModifyConnectionResponse(state) => write!(f, " state={state}"),
@@ -195,18 +188,11 @@ fn print_status(f: &mut fmt::Formatter<'_>, status: u32) -> fmt::Result {
 }
 
 fn print_version_response(f: &mut fmt::Formatter<'_>, response: &VersionResponse) -> fmt::Result {
-    let VersionResponseBody {
-        supported,
-        version_or_connection_id,
-        ..
-    } = response.body;
+    let VersionResponseBody { supported, version_or_connection_id, .. } = response.body;
     if supported == 0 {
         return f.write_str(" unsupported");
     }
-    write!(
-        f,
-        " supported version-or-connection={version_or_connection_id:#x}"
-    )?;
+    write!(f, " supported version-or-connection={version_or_connection_id:#x}")?;
     match response.features {
         Some(features) => write!(f, " features={:#x}", features.bits()),
         None => Ok(()),
@@ -228,11 +214,7 @@ fn print_offer(f: &mut fmt::Formatter<'_>, offer: &OfferChannel) -> fmt::Result 
         write!(f, " monitor={}", offer.monitor_id)?;
     }
     let flags = OfferFlags::from_bits_retain(offer.flags);
-    if flags.is_empty() {
-        Ok(())
-    } else {
-        write!(f, " flags={:#x}", flags.bits())
-    }
+    if flags.is_empty() { Ok(()) } else { write!(f, " flags={:#x}", flags.bits()) }
 }
 
 #[cfg(test)]
@@ -246,43 +228,17 @@ mod tests {
     #[test]
     fn messages_have_the_length_that_guests_ask_for() {
         let response = VersionResponse::UNSUPPORTED;
-        let features = VersionResponse {
-            features: Some(FeatureFlags::empty()),
-            ..response
-        };
+        let features = VersionResponse { features: Some(FeatureFlags::empty()), ..response };
         let lengths = [
             (HostMessage::VersionResponse(response), 16),
             (HostMessage::VersionResponse(features), 20),
-            (
-                HostMessage::Offer(Box::new(OfferChannel::new_zeroed())),
-                196,
-            ),
+            (HostMessage::Offer(Box::new(OfferChannel::new_zeroed())), 196),
             (HostMessage::AllOffersDelivered, 8),
             (HostMessage::Rescind(Relid { relid: 1 }), 12),
-            (
-                HostMessage::GpadlCreated(GpadlCreated {
-                    relid: 1,
-                    gpadl: 2,
-                    status: 0,
-                }),
-                20,
-            ),
+            (HostMessage::GpadlCreated(GpadlCreated { relid: 1, gpadl: 2, status: 0 }), 20),
             (HostMessage::GpadlTorndown(GpadlTorndown { gpadl: 2 }), 12),
-            (
-                HostMessage::OpenResult(OpenResult {
-                    relid: 1,
-                    open_id: 1,
-                    status: 0,
-                }),
-                20,
-            ),
-            (
-                HostMessage::ModifyChannelResponse(ModifyChannelResponse {
-                    relid: 1,
-                    status: 0,
-                }),
-                16,
-            ),
+            (HostMessage::OpenResult(OpenResult { relid: 1, open_id: 1, status: 0 }), 20),
+            (HostMessage::ModifyChannelResponse(ModifyChannelResponse { relid: 1, status: 0 }), 16),
             (HostMessage::UnloadResponse, 8),
         ];
         for (message, len) in lengths {

@@ -109,10 +109,7 @@ pub struct MessageBuf {
 
 impl MessageBuf {
     /// An empty message, to be filled.
-    pub const EMPTY: Self = Self {
-        len: 0,
-        bytes: [0; MESSAGE_PAYLOAD_LEN],
-    };
+    pub const EMPTY: Self = Self { len: 0, bytes: [0; MESSAGE_PAYLOAD_LEN] };
 
     /// The first 240 bytes of `bytes`; a channel message is never longer.
     pub fn from_bytes(bytes: &[u8]) -> Self {
@@ -128,17 +125,12 @@ impl MessageBuf {
 
     /// Appends what fits of `bytes`.
     fn push(&mut self, bytes: &[u8]) {
-        let room = self
-            .bytes
-            .get_mut(usize::from(self.len)..)
-            .unwrap_or_default();
+        let room = self.bytes.get_mut(usize::from(self.len)..).unwrap_or_default();
         let count = room.len().min(bytes.len());
         for (to, from) in room.iter_mut().zip(bytes) {
             *to = *from;
         }
-        self.len = self
-            .len
-            .saturating_add(u8::try_from(count).unwrap_or(u8::MAX));
+        self.len = self.len.saturating_add(u8::try_from(count).unwrap_or(u8::MAX));
     }
 
     /// Appends a structure of the wire.
