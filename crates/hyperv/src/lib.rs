@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The Hyper-V interface as a guest finds it, without KVM, threads or clocks.
+
+pub mod synic;
