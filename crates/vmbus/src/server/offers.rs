@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Offers: what the guest is told to exist, and to exist no more.
+
+use busway_wire::control::layout::{OfferChannel, Relid};
+use busway_wire::control::{HostMessage, MessageType};
+use busway_wire::synic::VMBUS_SINT;
+
+use super::channels::{Channel, Listing, State};
+use super::{ControlError, Server};
+use crate::action::{Action, ChannelKey};
+use crate::offer::Offer;
+
+/// What `monitorid` says when there is none.
+const NO_MONITOR: u8 = 0xff;
+
+impl Server {
+    /// Adds a channel; a connected guest is told at once. `subchannel` names the primary channel
+    /// and this one's index under it, from 1 on.
+    pub fn offer(&mut self, offer: Offer, subchannel: Option<(ChannelKey, u16)>) -> ChannelKey {
+        let key = ChannelKey(self.next_key);
+        self.next_key += 1;
+        if let Some(primary) = subchannel.and_then(|(key, _)| self.channels.get_mut(&key)) {
+            primary.subchannels.push(key);
+        }
+        self.channels.insert(key, Channel::new(offer, subchannel.map_or(0, |(_, index)| index)));
+        if self.offers_requested() {
+            self.send_offer(key);
+        }
+        key
+    }
+
+    /// Removes a channel, and its subchannels before it. [`Action::Gone`] follows when nothing of
+    /// it is in use any more.
+    pub fn revoke(&mut self, key: ChannelKey) {
+        self.revoke_subchannels(key);
+        self.withdraw_as(key, Listing::Revoked);
+    }
+
+    /// Takes a channel from the guest until its next connection: the guest broke its protocol.
+    pub fn withdraw(&mut self, key: ChannelKey) {
+        self.revoke_subchannels(key);
+        self.withdraw_as(key, Listing::Withdrawn);
+    }
+
+    pub(super) fn revoke_subchannels(&mut self, key: ChannelKey) {
+        let Some(channel) = self.channels.get_mut(&key) else {
+            return;
+        };
+        for child in std::mem::take(&mut channel.subchannels) {
+            self.revoke(child);
+        }
+    }
+
+    fn withdraw_as(&mut self, key: ChannelKey, listing: Listing) {
+        let Some(channel) = self.channels.get_mut(&key) else {
+            return;
+        };
+        channel.listing = listing;
+        if let Some(relid) = channel.relid
+            && let Some(slot) = self.relids.get_mut(relid.into())
+            && !slot.rescinded
+        {
+            slot.rescinded = true;
+            self.post(HostMessage::Rescind(Relid { relid: relid.into() }));
+        }
+        self.close(key);
+        self.forget_if_done(key);
+    }
+
+    /// Ends what a withdrawn channel leaves behind, once it is closed: its hold on the relid, and
+    /// the channel itself if it was revoked.
+    pub(super) fn forget_if_done(&mut self, key: ChannelKey) {
+        let Some(channel) = self.channels.get_mut(&key) else {
+            return;
+        };
+        if channel.listing == Listing::Offered || !matches!(channel.state, State::Closed) {
+            return;
+        }
+        let revoked = channel.listing == Listing::Revoked;
+        if let Some(relid) = channel.relid.take()
+            && let Some(slot) = self.relids.get_mut(relid.into())
+        {
+            slot.key = None;
+            if slot.released {
+                self.relids.free(relid);
+            }
+        }
+        if revoked {
+            self.channels.remove(&key);
+            self.actions.push_back(Action::Gone(key));
+        }
+    }
+
+    fn offers_requested(&self) -> bool {
+        self.connection.contact().is_some_and(|contact| contact.offers_requested)
+    }
+
+    /// Sends every offer, sorted so that relids come out the same each time, and then, with no
+    /// other kind of message in between, the end of them: some guests wait for exactly that.
+    pub(super) fn request_offers(&mut self) -> Result<(), ControlError> {
+        if let Some(contact) = self.contact_mut() {
+            if contact.offers_requested {
+                return Err(ControlError::OffersAgain);
+            }
+            contact.offers_requested = true;
+        }
+        let mut keys: Vec<_> = self.channels.iter().map(|(key, c)| (c.order(), *key)).collect();
+        keys.sort();
+        for (_, key) in keys {
+            self.send_offer(key);
+        }
+        self.post(HostMessage::AllOffersDelivered);
+        Ok(())
+    }
+
+    fn send_offer(&mut self, key: ChannelKey) {
+        let Some(channel) = self.channels.get_mut(&key) else {
+            return;
+        };
+        if channel.listing != Listing::Offered {
+            return;
+        }
+        let Some(relid) = self.relids.allocate(key) else {
+            log::warn!("vmbus: no relid is left for {}", channel.name());
+            return;
+        };
+        channel.relid = Some(relid);
+        let message = offer_message(channel, relid);
+        self.post(HostMessage::Offer(Box::new(message)));
+    }
+
+    /// The guest has let go of a relid: after a RESCIND, or because no driver of it wants the
+    /// offer.
+    pub(super) fn relid_released(&mut self, relid: u32) -> Result<(), ControlError> {
+        let kind = MessageType::RELID_RELEASED;
+        let slot = self.relids.get_mut(relid).ok_or(ControlError::NoChannel { kind, relid })?;
+        let Some(key) = slot.key else {
+            self.free_relid(relid);
+            return Ok(());
+        };
+        if slot.rescinded {
+            slot.released = true;
+            return Ok(());
+        }
+        let Some(channel) = self.channels.get_mut(&key) else {
+            return Err(ControlError::NoChannel { kind, relid });
+        };
+        if !matches!(channel.state, State::Closed) {
+            let state = channel.state.name();
+            return Err(ControlError::ChannelState { kind, relid, state });
+        }
+        channel.relid = None;
+        self.free_relid(relid);
+        Ok(())
+    }
+
+    fn free_relid(&mut self, relid: u32) {
+        if let Ok(relid) = u16::try_from(relid) {
+            self.relids.free(relid);
+        }
+    }
+
+    /// Forgets all that the last guest was told and has said. Every channel is closed.
+    pub(super) fn forget_guest_state(&mut self) {
+        self.relids.clear();
+        for channel in self.channels.values_mut() {
+            channel.relid = None;
+            if channel.listing == Listing::Withdrawn {
+                channel.listing = Listing::Offered;
+            }
+        }
+        // The next guest asks its devices for subchannels anew.
+        let keys: Vec<_> = self.channels.keys().copied().collect();
+        for key in keys {
+            self.revoke_subchannels(key);
+        }
+    }
+}
+
+/// The connection by which the guest signals a channel: relid, SINT and VTL 0, as real hosts
+/// compose it.
+pub(super) const fn connection_id(relid: u16) -> u32 {
+    relid as u32 | (VMBUS_SINT as u32) << 12
+}
+
+fn offer_message(channel: &Channel, relid: u16) -> OfferChannel {
+    let offer = &channel.offer;
+    OfferChannel {
+        interface_type: offer.interface_type,
+        instance: offer.instance,
+        reserved: [0; 16],
+        flags: offer.flags.bits(),
+        mmio_megabytes: offer.mmio_megabytes,
+        user_defined: offer.user_defined,
+        subchannel_index: channel.subchannel_index,
+        mmio_megabytes_optional: 0,
+        relid: relid.into(),
+        monitor_id: NO_MONITOR,
+        monitor_allocated: 0,
+        is_dedicated_interrupt: 1,
+        connection_id: connection_id(relid),
+    }
+}
