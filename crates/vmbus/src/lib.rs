@@ -1,16 +1,46 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The host end of VMBus.
+//!
+//! ```text
+//!              guest's messages                        guest's signals
+//!                     │                                       │
+//!   bus thread   ┌────▼────┐  actions   ┌──────────┐   ┌──────▼──────┐  a worker
+//!                │ Server  │───────────▶│   Bus    │──▶│   Channel   │
+//!                │ (pure)  │◀───────────│ devices  │   │ rings, Io   │
+//!                └─────────┘ completions└──────────┘   └──────┬──────┘
+//!                                                      ChannelHandler
+//! ```
+//!
+//! - [`Server`] is the control plane: a state machine that neither waits nor knows a device.
+//! - [`Device`] and [`ChannelHandler`] are what a device implements; [`device`] has the life cycle.
+//! - [`Channel`] is an open channel, to be driven by a worker: [`Channel::run`] takes what the guest
+//!   has sent, [`Channel::ready`] what a back end has done.
+//! - [`Bus`] joins them; the machine around it implements [`Platform`] and [`Interrupts`].
+//!
+//! No threads, clocks or sockets here: the machine brings them, and a test brings none.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod action;
+mod bus;
+mod channel;
+pub mod device;
+mod fault;
 mod gpadl;
+mod io;
+mod limit;
 mod offer;
 mod server;
 
 pub use action::{Action, ChannelKey, Completion, InterruptTarget, MessageTarget, OpenRequest};
+pub use bus::{Bus, Delivery, DeviceId, Platform};
+pub use channel::{Channel, Command, Progress};
+pub use device::{ChannelHandler, Closing, Device, Opening, Placement};
+pub use fault::Fault;
 pub use gpadl::{Gpadl, GpadlError, GpadlId, Range};
+pub use io::{Interrupts, Io, external_pages};
+pub use limit::{LogLimit, Seen};
 pub use offer::Offer;
 pub use server::{ControlError, Server, ServerConfig};

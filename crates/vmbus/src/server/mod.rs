@@ -196,6 +196,11 @@ impl Server {
         self.busy_channels == 0
     }
 
+    /// A channel's type and instance, for the log.
+    pub fn name(&self, key: ChannelKey) -> String {
+        self.channels.get(&key).map_or_else(|| format!("{key:?}"), Channel::name)
+    }
+
     /// The oldest action that has not been taken yet.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()

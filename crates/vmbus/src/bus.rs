@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The bus: the control plane, the devices on it, and the platform that runs their channels.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use busway_memory::GuestMemory;
+use busway_wire::Version;
+use busway_wire::control::{HostMessage, MessageBuf};
+
+use crate::action::{Action, ChannelKey, Completion, MessageTarget, OpenRequest};
+use crate::channel::{Channel, Command, Rings};
+use crate::device::{Device, Opening, Placement};
+use crate::fault::Fault;
+use crate::io::Interrupts;
+use crate::limit::LogLimit;
+use crate::server::{Server, ServerConfig};
+
+/// What the bus needs of the machine around it. Called on the bus's thread; must not block.
+pub trait Platform {
+    /// Puts a message into a VP's slot and raises the SINT. [`Delivery::Later`] means that the slot
+    /// is not free, or not there: [`Bus::deliver`] is to be called when that may have changed.
+    fn post(&mut self, target: MessageTarget, message: &MessageBuf) -> Delivery;
+
+    /// Runs an open channel: gives it [turns](Channel::run) when the guest signals `connection_id`
+    /// or a back end is ready, and reports what it completes. It has its first turn at once.
+    fn start(
+        &mut self,
+        channel: Channel,
+        connection_id: u32,
+        placement: Placement,
+    ) -> Result<(), Fault>;
+
+    /// Hands a command to a running channel.
+    fn command(&mut self, key: ChannelKey, command: Command);
+
+    /// The host cannot go on.
+    fn fail(&mut self, fault: Fault);
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The guest has it.
+    Done,
+    /// There is no free slot now.
+    Later,
+}
+
+/// A device on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceId(u32);
+
+/// The host's VMBus: everything of it that is not a channel's own.
+pub struct Bus {
+    server: Server,
+    platform: Box<dyn Platform>,
+    memory: GuestMemory,
+    interrupts: Arc<dyn Interrupts>,
+    devices: BTreeMap<DeviceId, Box<dyn Device>>,
+    next_device: u32,
+    /// The device behind each channel, and which of its channels it is.
+    channels: HashMap<ChannelKey, (DeviceId, u16)>,
+    /// Messages that the guest has not got yet.
+    undelivered: VecDeque<(MessageTarget, HostMessage)>,
+    warnings: LogLimit,
+}
+
+impl Bus {
+    /// A bus without devices.
+    pub fn new(
+        config: ServerConfig,
+        memory: GuestMemory,
+        interrupts: Arc<dyn Interrupts>,
+        platform: Box<dyn Platform>,
+    ) -> Self {
+        Self {
+            server: Server::new(config, memory.clone()),
+            platform,
+            memory,
+            interrupts,
+            devices: BTreeMap::new(),
+            next_device: 1,
+            channels: HashMap::new(),
+            undelivered: VecDeque::new(),
+            warnings: LogLimit::default(),
+        }
+    }
+
+    /// Adds a device; a connected guest finds it at once.
+    pub fn add(&mut self, device: Box<dyn Device>) -> DeviceId {
+        let id = DeviceId(self.next_device);
+        self.next_device += 1;
+        let key = self.server.offer(device.offer(), None);
+        self.devices.insert(id, device);
+        self.channels.insert(key, (id, 0));
+        self.act();
+        id
+    }
+
+    /// Takes a device from the guest. It is dropped when its channels are closed.
+    pub fn remove(&mut self, id: DeviceId) {
+        let primary = self.channels.iter().find(|(_, channel)| **channel == (id, 0));
+        if let Some((&key, _)) = primary {
+            self.server.revoke(key);
+            self.act();
+        }
+    }
+
+    /// The version of the guest's connection, if it has one.
+    pub fn version(&self) -> Option<Version> {
+        self.server.version()
+    }
+
+    /// Whether no channel uses the guest's memory.
+    pub const fn is_quiet(&self) -> bool {
+        self.server.is_quiet()
+    }
+
+    /// Messages that wait for a slot. A guest that does not read them must not be let post more.
+    pub fn undelivered(&self) -> usize {
+        self.undelivered.len()
+    }
+
+    /// Takes a channel message from the guest.
+    pub fn guest_message(&mut self, bytes: &[u8]) {
+        log::debug!("vmbus: guest: {:?}", MessageBuf::from_bytes(bytes));
+        if let Err(error) = self.server.guest_message(bytes) {
+            self.warn(&error);
+        }
+        self.act();
+    }
+
+    /// Takes what a channel has completed.
+    pub fn complete(&mut self, completion: Completion) {
+        self.server.complete(completion);
+        self.act();
+    }
+
+    /// A channel has stopped. Its offer is withdrawn, so that the guest sees it gone and its driver
+    /// lets go, until the guest connects anew; a fault of the host's goes to the platform.
+    pub fn channel_failed(&mut self, key: ChannelKey, fault: Fault) {
+        match fault {
+            Fault::Host(_) => self.platform.fail(fault),
+            fault => {
+                let name = self.server.name(key);
+                self.warn(&format_args!("{name}: the guest's channel is closed: {fault}"));
+                self.server.withdraw(key);
+                self.act();
+            }
+        }
+    }
+
+    /// Delivers what waits: a slot may have become free.
+    pub fn deliver(&mut self) {
+        while let Some((target, message)) = self.undelivered.front() {
+            if self.platform.post(*target, &message.encode()) == Delivery::Later {
+                return;
+            }
+            log::debug!("vmbus: host: {message}");
+            self.undelivered.pop_front();
+        }
+    }
+
+    /// The machine is being reset: closes everything and forgets the guest. Complete when
+    /// [`is_quiet`](Self::is_quiet).
+    pub fn reset(&mut self) {
+        self.server.reset();
+        self.act();
+    }
+
+    fn warn(&mut self, what: &dyn std::fmt::Display) {
+        if let Some(seen) = self.warnings.next() {
+            log::warn!("vmbus: {what}{seen}");
+        }
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.server.next_action() {
+            match action {
+                Action::Post(target, message) => self.undelivered.push_back((target, message)),
+                Action::DropMessages => self.undelivered.clear(),
+                Action::Open(key, request) => {
+                    let opened = self.open(key, *request);
+                    self.server.complete(Completion::Opened(key, opened));
+                }
+                Action::Close(key) => self.platform.command(key, Command::Close),
+                Action::Retarget(key, target) => {
+                    self.platform.command(key, Command::Retarget(target));
+                }
+                Action::AddGpadl(key, id, gpadl) => {
+                    self.platform.command(key, Command::AddGpadl(id, gpadl));
+                }
+                Action::DropGpadl(key, id) => self.platform.command(key, Command::DropGpadl(id)),
+                Action::Gone(key) => self.forget(key),
+            }
+        }
+        self.deliver();
+    }
+
+    fn open(&mut self, key: ChannelKey, request: OpenRequest) -> bool {
+        let rings = match Rings::map(&self.memory, &request) {
+            Ok(rings) => rings,
+            Err(error) => {
+                let name = self.server.name(key);
+                self.warn(&format_args!("{name} cannot be opened: {error}"));
+                return false;
+            }
+        };
+        match self.start(key, request, rings) {
+            Ok(()) => true,
+            Err(fault) => {
+                self.platform.fail(fault);
+                false
+            }
+        }
+    }
+
+    fn start(&mut self, key: ChannelKey, request: OpenRequest, rings: Rings) -> Result<(), Fault> {
+        let no_device = || Fault::host(format!("{key:?} has no device"));
+        let &(id, subchannel) = self.channels.get(&key).ok_or_else(no_device)?;
+        let device = self.devices.get_mut(&id).ok_or_else(no_device)?;
+        let opening = Opening {
+            memory: self.memory.clone(),
+            version: request.version,
+            subchannel,
+            user_data: request.user_data,
+        };
+        let handler = device.open(&opening)?;
+        let placement = device.placement();
+        let connection_id = request.connection_id;
+        let (memory, interrupts) = (self.memory.clone(), Arc::clone(&self.interrupts));
+        let channel = Channel::new(key, handler, rings, memory, interrupts, request);
+        self.platform.start(channel, connection_id, placement)
+    }
+
+    fn forget(&mut self, key: ChannelKey) {
+        if let Some((id, 0)) = self.channels.remove(&key) {
+            self.devices.remove(&id);
+        }
+    }
+}

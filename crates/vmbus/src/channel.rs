@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! An open channel: its rings, its handler, and the turns in which a worker drives them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use busway_memory::{GuestMemory, MapRingError, RingArea};
+use busway_ring::{PacketBuf, Reader, RingError, Writer};
+
+use crate::action::{ChannelKey, Completion, InterruptTarget, OpenRequest};
+use crate::device::{ChannelHandler, Closing};
+use crate::fault::Fault;
+use crate::gpadl::{Gpadl, GpadlId};
+use crate::io::{Interrupts, Io, Link};
+
+/// Packets taken before the answers so far are shown to the guest: enough to spread the cost of a
+/// signal and of a back end's system call, few enough not to keep the first answer waiting.
+const BATCH: usize = 64;
+
+/// Batches in one turn, before other events of the worker have theirs.
+const BATCHES: usize = 16;
+
+/// A channel cannot be opened on the pages that the guest gave.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The GPADL does not hold two rings.
+    #[error("the GPADL does not hold two rings")]
+    NoRings,
+    /// The pages cannot be used as a ring.
+    #[error("the {direction} ring: {source}")]
+    Map {
+        /// Which ring.
+        direction: &'static str,
+        /// Why.
+        source: MapRingError,
+    },
+    /// A ring's indices make no sense.
+    #[error("the {direction} ring: {source}")]
+    Ring {
+        /// Which ring.
+        direction: &'static str,
+        /// Why.
+        source: RingError,
+    },
+}
+
+/// Whether a channel wants to go on at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a channel that has more to do must be run again"]
+pub enum Progress {
+    /// Nothing to do until the guest signals or a back end is ready.
+    Idle,
+    /// More is there; other events may have their turn first.
+    More,
+}
+
+/// What the bus tells a channel.
+#[derive(Debug)]
+pub enum Command {
+    /// The guest has made one more list of pages.
+    AddGpadl(GpadlId, Arc<Gpadl>),
+    /// The guest wants a list back.
+    DropGpadl(GpadlId),
+    /// Interrupts go elsewhere.
+    Retarget(InterruptTarget),
+    /// The guest, or the bus, closes the channel.
+    Close,
+}
+
+/// Both rings of an open channel, mapped.
+pub(crate) struct Rings {
+    incoming: Reader<RingArea>,
+    outgoing: Writer<RingArea>,
+}
+
+impl Rings {
+    pub(crate) fn map(memory: &GuestMemory, request: &OpenRequest) -> Result<Self, OpenError> {
+        let rings = request.ring.rings(request.downstream_page);
+        let (guest_to_host, host_to_guest) = rings.ok_or(OpenError::NoRings)?;
+        let map = |pfns, direction| {
+            RingArea::map(memory, pfns).map_err(|source| OpenError::Map { direction, source })
+        };
+        let broken = |direction| move |source| OpenError::Ring { direction, source };
+        let direction = "guest-to-host";
+        let incoming = Reader::new(map(guest_to_host, direction)?).map_err(broken(direction))?;
+        let direction = "host-to-guest";
+        let outgoing = Writer::new(map(host_to_guest, direction)?).map_err(broken(direction))?;
+        Ok(Self { incoming, outgoing })
+    }
+}
+
+/// An open channel. One worker owns it; see [`crate::device`] for the order of calls.
+pub struct Channel {
+    key: ChannelKey,
+    handler: Box<dyn ChannelHandler>,
+    incoming: Reader<RingArea>,
+    packet: PacketBuf,
+    link: Link,
+    faulted: bool,
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Channel({:?})", self.key)
+    }
+}
+
+impl Channel {
+    pub(crate) fn new(
+        key: ChannelKey,
+        handler: Box<dyn ChannelHandler>,
+        rings: Rings,
+        memory: GuestMemory,
+        interrupts: Arc<dyn Interrupts>,
+        request: OpenRequest,
+    ) -> Self {
+        let Rings { incoming, outgoing } = rings;
+        let packet = PacketBuf::for_ring(incoming.mem().data_len());
+        let link = Link {
+            memory,
+            writer: outgoing,
+            backlog: VecDeque::new(),
+            gpadls: request.gpadls.into_iter().collect(),
+            interrupts,
+            target: request.interrupt,
+            closed: false,
+        };
+        Self { key, handler, incoming, packet, link, faulted: false }
+    }
+
+    /// The host's name for the channel.
+    pub const fn key(&self) -> ChannelKey {
+        self.key
+    }
+
+    /// The descriptors whose readiness is reported by [`ready`](Self::ready), with their tokens.
+    pub fn wakeups(&self) -> Vec<(u32, BorrowedFd<'_>)> {
+        self.handler.wakeups()
+    }
+
+    /// Takes what the guest has sent. To be called when the guest signals, once after the start,
+    /// and again after [`Progress::More`].
+    pub fn run(&mut self) -> Result<Progress, Fault> {
+        self.turn(None)
+    }
+
+    /// A back end has something; then as [`run`](Self::run).
+    pub fn ready(&mut self, token: u32) -> Result<Progress, Fault> {
+        self.turn(Some(token))
+    }
+
+    fn turn(&mut self, token: Option<u32>) -> Result<Progress, Fault> {
+        if self.faulted {
+            return Ok(Progress::Idle);
+        }
+        let progress = self.work(token);
+        self.faulted = progress.is_err();
+        progress
+    }
+
+    fn work(&mut self, token: Option<u32>) -> Result<Progress, Fault> {
+        if let Some(token) = token {
+            self.handler.on_ready(token, &mut Io { link: &mut self.link })?;
+        }
+        if self.link.closed {
+            return Ok(Progress::Idle);
+        }
+        self.incoming.mask();
+        for _ in 0..BATCHES {
+            let empty = self.take_batch()?;
+            self.handler.on_batch(&mut Io { link: &mut self.link })?;
+            let can_write = self.link.write_backlog()?;
+            self.publish();
+            if empty && can_write {
+                if self.incoming.rearm() {
+                    return Ok(Progress::Idle);
+                }
+                self.incoming.mask();
+            } else if !can_write || !self.handler.has_room() {
+                // The guest signals when it has made room, a back end when it is done.
+                return Ok(Progress::Idle);
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    /// Hands packets to the handler; true if the ring is empty.
+    fn take_batch(&mut self) -> Result<bool, Fault> {
+        for _ in 0..BATCH {
+            if !self.link.backlog.is_empty() || !self.handler.has_room() {
+                return Ok(false);
+            }
+            let Some(packet) = self.incoming.next(&mut self.packet)? else {
+                return Ok(true);
+            };
+            self.handler.on_packet(packet, &mut Io { link: &mut self.link })?;
+        }
+        Ok(false)
+    }
+
+    /// Shows the guest what was written and what was read, with at most one interrupt for both.
+    fn publish(&mut self) {
+        let reader_waits = self.link.writer.publish();
+        let writer_waits = self.incoming.publish();
+        if reader_waits || writer_waits {
+            self.link.interrupts.raise(self.link.target);
+        }
+    }
+
+    /// Does what the bus wants; `Some` if that is complete and the bus is to be told. A close that
+    /// is not complete is asked for by [`poll_close`](Self::poll_close).
+    pub fn command(&mut self, command: Command) -> Option<Completion> {
+        match command {
+            Command::AddGpadl(id, gpadl) => {
+                self.link.gpadls.insert(id, gpadl);
+                None
+            }
+            Command::DropGpadl(id) => {
+                self.link.gpadls.remove(&id);
+                Some(Completion::GpadlDropped(self.key, id))
+            }
+            Command::Retarget(target) => {
+                self.link.target = target;
+                Some(Completion::Retargeted(self.key))
+            }
+            Command::Close => {
+                self.link.closed = true;
+                self.link.backlog.clear();
+                self.poll_close()
+            }
+        }
+    }
+
+    /// Asks, after the bus wanted a close, whether it is complete; if so the channel is to be
+    /// dropped.
+    pub fn poll_close(&mut self) -> Option<Completion> {
+        let drained = self.link.closed && self.handler.close() == Closing::Drained;
+        drained.then_some(Completion::Closed(self.key))
+    }
+}

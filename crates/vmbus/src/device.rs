@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a device is to the bus.
+//!
+//! A device is split the way threads are. [`Device`] is one object on the bus's thread: it makes
+//! the offer and holds what its channels share. [`ChannelHandler`] is one object for each open
+//! channel, owned by one worker alone, so that no data path takes a lock.
+//!
+//! # Life cycle
+//!
+//! ```text
+//!   bus thread                    the channel's worker
+//!   ──────────                    ────────────────────
+//!   Device::offer
+//!       │  guest: OPEN
+//!   Device::open ───────────────▶ ChannelHandler exists
+//!       │                           │
+//!       │                           ├─▶ on_packet ─▶ on_packet ─▶ … ─▶ on_batch ─┐
+//!       │                           │        (as long as has_room)               │
+//!       │                           ├─▶ on_ready(token) ─────────────────────────┤
+//!       │                           │◀───────────────────────────────────────────┘
+//!       │  guest: CLOSE, UNLOAD,    │
+//!       │  rescind, reset           ▼
+//!       └────────────────────────▶ close ─▶ InFlight ─▶ on_ready, close ─▶ Drained ─▶ dropped
+//!       │  guest: OPEN
+//!   Device::open …
+//! ```
+//!
+//! - `open` may be called again as soon as the last handler was dropped, and for a subchannel while
+//!   other channels of the device are open.
+//! - `on_batch` follows every run of `on_packet`, and is called with nothing taken too.
+//! - After the first `close`, no `on_packet` comes and nothing that is sent reaches the guest. As
+//!   long as it returns [`Closing::InFlight`], `on_ready` goes on and `close` is asked again after
+//!   each.
+//! - A method that returns a [`Fault`] is followed by `close` and nothing else.
+
+use std::os::fd::BorrowedFd;
+
+use busway_memory::GuestMemory;
+use busway_ring::Packet;
+use busway_wire::Version;
+
+use crate::fault::Fault;
+use crate::io::Io;
+use crate::offer::Offer;
+
+/// A device on the bus. See the [life cycle](self).
+pub trait Device: Send {
+    /// What the guest is told of the device. Must be the same each time.
+    fn offer(&self) -> Offer;
+
+    /// Where the device's channels run.
+    fn placement(&self) -> Placement;
+
+    /// The guest opens a channel. Called on the bus's thread; must not block.
+    ///
+    /// An error is the host's: there is nothing in an open that a device could object to.
+    fn open(&mut self, opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault>;
+}
+
+/// Where a channel's handler runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// On the bus's thread, with all other light devices.
+    Shared,
+    /// On a thread of its own.
+    OwnThread,
+}
+
+/// What a device knows when a channel of it is opened.
+#[derive(Debug)]
+pub struct Opening {
+    /// The guest's memory.
+    pub memory: GuestMemory,
+    /// The version of the VMBus connection.
+    pub version: Version,
+    /// 0 for the primary channel, else which subchannel.
+    pub subchannel: u16,
+    /// The driver's own data.
+    pub user_data: [u8; 120],
+}
+
+/// One open channel's end on the host. See the [life cycle](self).
+pub trait ChannelHandler: Send {
+    /// Takes one packet. What it answers may come later, from any method.
+    fn on_packet(&mut self, packet: Packet<'_>, io: &mut Io<'_>) -> Result<(), Fault>;
+
+    /// No packet follows for now: what was gathered should be started, what is done be answered.
+    fn on_batch(&mut self, _io: &mut Io<'_>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// The back end that [`wakeups`](Self::wakeups) named `token` has something.
+    fn on_ready(&mut self, _token: u32, _io: &mut Io<'_>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Whether one more packet can be taken. While it cannot, packets stay in the ring, and the
+    /// guest is held back when that is full.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// The descriptors that become readable when a back end has something, each with a token for
+    /// [`on_ready`](Self::on_ready). Asked once; they must live as long as the handler.
+    fn wakeups(&self) -> Vec<(u32, BorrowedFd<'_>)> {
+        Vec::new()
+    }
+
+    /// Gives up all that is in flight, and says whether any of it can still touch the guest's
+    /// memory.
+    fn close(&mut self) -> Closing {
+        Closing::Drained
+    }
+}
+
+/// How far a close has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// A back end still works on the guest's memory; ask again after the next `on_ready`.
+    InFlight,
+    /// Nothing can touch the guest's memory any more.
+    Drained,
+}
