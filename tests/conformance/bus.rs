@@ -6,8 +6,8 @@ use busway_memory::{Bytes, GuestAddress};
 use busway_ring::{Full, Outgoing, RingMem, Word};
 use busway_testkit::{GuestChannel, Pair, PairConfig};
 use busway_wire::Version;
-use busway_wire::control::layout::OfferChannel;
-use busway_wire::control::{GuestMessage, HostMessage};
+use busway_wire::control::GuestMessage;
+use busway_wire::control::layout::{OfferChannel, Relid};
 use busway_wire::packet::{COMPLETION_REQUESTED, PacketType};
 use proptest::prelude::*;
 
@@ -164,11 +164,7 @@ fn a_fault_withdraws_the_channel_and_spares_the_others() {
     let mut bad = pair.open(&offers[0], 4, 0).unwrap();
     let mut good = pair.open(&offers[1], 4, 0).unwrap();
     bad.request(&mut pair, 1, b"fault");
-    let relid = pair.expect("RESCIND", |message| match message {
-        HostMessage::Rescind(rescind) => Some(rescind.relid),
-        _ => None,
-    });
-    assert_eq!(relid, bad.relid());
+    assert_eq!(pair.expect_rescind(), bad.relid());
     assert_eq!(pair.faults.len(), 1);
     assert!(bad.try_receive(&mut pair).is_none());
     good.request(&mut pair, 2, b"fine");
@@ -230,8 +226,7 @@ fn close_and_open_again_a_hundred_times() {
 #[test]
 fn after_a_close_the_rings_are_left_alone() {
     let (mut pair, _, mut channel) = open(Version::V5_3, 4);
-    let relid = channel.relid();
-    pair.post(&GuestMessage::CloseChannel(busway_wire::control::layout::Relid { relid }));
+    pair.post(&GuestMessage::CloseChannel(Relid { relid: channel.relid() }));
     channel.request(&mut pair, 1, b"late");
     pair.work();
     assert_eq!(channel.try_receive(&mut pair), None);
@@ -274,18 +269,12 @@ fn hot_removal_and_return() {
     let offer = *pair.connect(Version::V5_3).offer(ECHO);
     let _channel = pair.open(&offer, 4, 0).unwrap();
     pair.bus.remove(id);
-    pair.expect("RESCIND", |message| matches!(message, HostMessage::Rescind(_)).then_some(()));
+    assert_eq!(pair.expect_rescind(), offer.relid);
     pair.work();
     assert_eq!(pair.open_channels(), 0);
-    pair.post(&GuestMessage::RelidReleased(busway_wire::control::layout::Relid {
-        relid: offer.relid,
-    }));
+    pair.release(offer.relid);
     pair.add(Echo::default());
-    let relid = pair.expect("an offer", |message| match message {
-        HostMessage::Offer(offer) => Some(offer.relid),
-        _ => None,
-    });
-    assert_eq!(relid, offer.relid);
+    assert_eq!(pair.expect_offer().relid, offer.relid);
 }
 
 #[test]

@@ -167,9 +167,7 @@ impl RingArea {
     pub fn read(&self, offset: u32, out: &mut [u8]) {
         self.check(offset, out.len());
         match &self.data {
-            Data::Doubled(doubled) => {
-                doubled.slice(offset as usize, out.len()).copy_to(out);
-            }
+            Data::Doubled(doubled) => doubled.read(offset as usize, out),
             Data::Sliced(pages) => {
                 let mut out = out;
                 each_page(pages, offset as usize, out.len(), |piece| {
@@ -190,9 +188,7 @@ impl RingArea {
     pub fn write(&self, offset: u32, data: &[u8]) {
         self.check(offset, data.len());
         match &self.data {
-            Data::Doubled(doubled) => {
-                doubled.slice(offset as usize, data.len()).copy_from(data);
-            }
+            Data::Doubled(doubled) => doubled.write(offset as usize, data),
             Data::Sliced(pages) => {
                 let mut data = data;
                 each_page(pages, offset as usize, data.len(), |piece| {
@@ -283,12 +279,30 @@ impl Doubled {
         if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// The caller has checked that the copy starts in the first mapping and is no longer than it.
     #[inline]
-    #[expect(unsafe_code, reason = "the doubled mapping becomes a volatile slice")]
-    fn slice(&self, offset: usize, len: usize) -> VolatileSlice<'_> {
-        assert!(offset + len <= self.len, "a copy beyond the second mapping");
-        // SAFETY: the mapping is `self.len` bytes long and lives as long as `self`.
-        unsafe { VolatileSlice::new(self.base.byte_add(offset).as_ptr(), len) }
+    #[expect(unsafe_code, reason = "guest memory is copied, never referenced")]
+    fn read(&self, offset: usize, out: &mut [u8]) {
+        debug_assert!(offset + out.len() <= self.len);
+        // SAFETY: `offset + out.len()` is within the two mappings, which live as long as `self`;
+        // `out` is private memory. The guest may write meanwhile: what is copied is then a mixture
+        // of bytes, which is why it is checked only after the copy.
+        unsafe {
+            let from = self.base.as_ptr().add(offset);
+            ptr::copy_nonoverlapping(from, out.as_mut_ptr(), out.len());
+        }
+    }
+
+    /// As [`read`](Self::read).
+    #[inline]
+    #[expect(unsafe_code, reason = "guest memory is copied, never referenced")]
+    fn write(&self, offset: usize, data: &[u8]) {
+        debug_assert!(offset + data.len() <= self.len);
+        // SAFETY: as in `read`; that the guest sees the bytes in some order is the ring's matter.
+        unsafe {
+            let to = self.base.as_ptr().add(offset);
+            ptr::copy_nonoverlapping(data.as_ptr(), to, data.len());
+        }
     }
 }
 

@@ -33,11 +33,13 @@
 
 mod mem;
 mod packet;
+mod poll;
 mod reader;
 mod writer;
 
 pub use mem::{RingMem, Word};
 pub use packet::{Outgoing, Packet, PacketBuf};
+pub use poll::AdaptivePoll;
 pub use reader::Reader;
 pub use writer::{Full, Writer};
 

@@ -80,9 +80,8 @@ impl<M: RingMem> Reader<M> {
         }
         let len = self.mem.data_len();
         let freed = used(self.read, self.published, len);
-        self.mem.store(Word::ReadIndex, self.read);
+        self.mem.store_then_barrier(Word::ReadIndex, self.read);
         self.published = self.read;
-        self.mem.barrier();
         // Windows asks for the ring's size less one: the low bits mean nothing.
         let pending = self.mem.load(Word::PendingSendSize) & !7;
         if pending == 0 {
@@ -110,8 +109,7 @@ impl<M: RingMem> Reader<M> {
     #[inline]
     #[must_use = "a ring that is not empty must be drained"]
     pub fn rearm(&mut self) -> bool {
-        self.mem.store(Word::InterruptMask, 0);
-        self.mem.barrier();
+        self.mem.store_then_barrier(Word::InterruptMask, 0);
         !self.has_packet()
     }
 

@@ -122,9 +122,8 @@ impl<M: RingMem> Writer<M> {
             return false;
         }
         let before = self.published;
-        self.mem.store(Word::WriteIndex, self.write);
+        self.mem.store_then_barrier(Word::WriteIndex, self.write);
         self.published = self.write;
-        self.mem.barrier();
         // A reader that had not read everything before is still reading and will find these.
         self.mem.load(Word::InterruptMask) == 0 && self.mem.load(Word::ReadIndex) == before
     }
@@ -134,8 +133,7 @@ impl<M: RingMem> Writer<M> {
     #[must_use = "room that is there already must be used"]
     pub fn wait_for_room(&mut self, need: u32) -> Result<bool, RingError> {
         self.pending = need;
-        self.mem.store(Word::PendingSendSize, need);
-        self.mem.barrier();
+        self.mem.store_then_barrier(Word::PendingSendSize, need);
         Ok(self.free()? <= need)
     }
 

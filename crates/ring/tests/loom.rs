@@ -44,7 +44,8 @@ impl<const N: usize> RingMem for Handle<N> {
         self.0.control[word as usize].store(value, Ordering::Release);
     }
 
-    fn barrier(&self) {
+    fn store_then_barrier(&self, word: Word, value: u32) {
+        self.store(word, value);
         fence(Ordering::SeqCst);
     }
 

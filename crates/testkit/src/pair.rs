@@ -348,9 +348,36 @@ impl Pair {
     /// Closes a channel and takes its rings back.
     pub fn close(&mut self, channel: GuestChannel) {
         let (relid, gpadl) = (channel.relid(), channel.gpadl());
+        self.close_only(channel);
+        self.teardown(relid, gpadl);
+    }
+
+    /// Closes a channel and leaves its rings shared.
+    pub fn close_only(&mut self, channel: GuestChannel) {
+        let relid = channel.relid();
         drop(channel);
         self.post(&GuestMessage::CloseChannel(Relid { relid }));
-        self.teardown(relid, gpadl);
+    }
+
+    /// Waits for an offer.
+    pub fn expect_offer(&mut self) -> OfferChannel {
+        self.expect("an offer", |message| match message {
+            HostMessage::Offer(offer) => Some(**offer),
+            _ => None,
+        })
+    }
+
+    /// Waits for a rescind; the relid in it.
+    pub fn expect_rescind(&mut self) -> u32 {
+        self.expect("RESCIND", |message| match message {
+            HostMessage::Rescind(rescind) => Some(rescind.relid),
+            _ => None,
+        })
+    }
+
+    /// Says that a relid may be used again.
+    pub fn release(&mut self, relid: u32) {
+        self.post(&GuestMessage::RelidReleased(Relid { relid }));
     }
 
     /// Sends a channel's interrupts to another VP; the host's status where the version has an

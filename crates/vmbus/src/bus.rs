@@ -52,13 +52,19 @@ pub enum Delivery {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceId(u32);
 
+/// A device with the channel that it offers by itself.
+struct OnBus {
+    device: Box<dyn Device>,
+    primary: ChannelKey,
+}
+
 /// The host's VMBus: everything of it that is not a channel's own.
 pub struct Bus {
     server: Server,
     platform: Box<dyn Platform>,
     memory: GuestMemory,
     interrupts: Arc<dyn Interrupts>,
-    devices: BTreeMap<DeviceId, Box<dyn Device>>,
+    devices: BTreeMap<DeviceId, OnBus>,
     next_device: u32,
     /// The device behind each channel, and which of its channels it is.
     channels: HashMap<ChannelKey, (DeviceId, u16)>,
@@ -93,7 +99,7 @@ impl Bus {
         let id = DeviceId(self.next_device);
         self.next_device += 1;
         let key = self.server.offer(device.offer(), None);
-        self.devices.insert(id, device);
+        self.devices.insert(id, OnBus { device, primary: key });
         self.channels.insert(key, (id, 0));
         self.act();
         id
@@ -101,9 +107,8 @@ impl Bus {
 
     /// Takes a device from the guest. It is dropped when its channels are closed.
     pub fn remove(&mut self, id: DeviceId) {
-        let primary = self.channels.iter().find(|(_, channel)| **channel == (id, 0));
-        if let Some((&key, _)) = primary {
-            self.server.revoke(key);
+        if let Some(on_bus) = self.devices.get(&id) {
+            self.server.revoke(on_bus.primary);
             self.act();
         }
     }
@@ -220,7 +225,7 @@ impl Bus {
     fn start(&mut self, key: ChannelKey, request: OpenRequest, rings: Rings) -> Result<(), Fault> {
         let no_device = || Fault::host(format!("{key:?} has no device"));
         let &(id, subchannel) = self.channels.get(&key).ok_or_else(no_device)?;
-        let device = self.devices.get_mut(&id).ok_or_else(no_device)?;
+        let OnBus { device, .. } = self.devices.get_mut(&id).ok_or_else(no_device)?;
         let opening = Opening {
             memory: self.memory.clone(),
             version: request.version,

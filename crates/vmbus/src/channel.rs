@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use busway_memory::{GuestMemory, MapRingError, RingArea};
-use busway_ring::{PacketBuf, Reader, RingError, Writer};
+use busway_ring::{AdaptivePoll, PacketBuf, Reader, RingError, Writer};
 
 use crate::action::{ChannelKey, Completion, InterruptTarget, OpenRequest};
 use crate::device::{ChannelHandler, Closing};
@@ -98,6 +99,7 @@ pub struct Channel {
     handler: Box<dyn ChannelHandler>,
     incoming: Reader<RingArea>,
     packet: PacketBuf,
+    poll: AdaptivePoll,
     link: Link,
     faulted: bool,
 }
@@ -128,7 +130,8 @@ impl Channel {
             target: request.interrupt,
             closed: false,
         };
-        Self { key, handler, incoming, packet, link, faulted: false }
+        let poll = AdaptivePoll::default();
+        Self { key, handler, incoming, packet, poll, link, faulted: false }
     }
 
     /// The host's name for the channel.
@@ -145,6 +148,12 @@ impl Channel {
     /// and again after [`Progress::More`].
     pub fn run(&mut self) -> Result<Progress, Fault> {
         self.turn(None)
+    }
+
+    /// The worker slept this long before the guest's signal woke it: how long the next sleep is put
+    /// off depends on it.
+    pub fn slept(&mut self, duration: Duration) {
+        self.poll.slept(duration);
     }
 
     /// A back end has something; then as [`run`](Self::run).
@@ -175,6 +184,10 @@ impl Channel {
             let can_write = self.link.write_backlog()?;
             self.publish();
             if empty && can_write {
+                let incoming = &self.incoming;
+                if self.poll.look(|| incoming.has_packet()) {
+                    continue;
+                }
                 if self.incoming.rearm() {
                     return Ok(Progress::Idle);
                 }
