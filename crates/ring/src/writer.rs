@@ -93,25 +93,15 @@ impl<M: RingMem> Writer<M> {
             self.mem.write(advance(start, DESCRIPTOR, len), packet.header);
         }
         let data_offset = u32::from(descriptor.data_offset8) * 8;
+        let end = advance(start, need - TRAILER, len);
+        if !packet.payload.len().is_multiple_of(8) {
+            // The last word is partly padding: zeroes, not what an older packet left there.
+            self.mem.write(advance(end, len - 8, len), &[0; 8]);
+        }
         self.mem.write(advance(start, data_offset, len), packet.payload);
-        self.write = advance(start, need, len);
-        self.end_packet(start, packet.payload.len());
+        self.mem.write(end, &(u64::from(start) << 32).to_le_bytes());
+        self.write = advance(end, TRAILER, len);
         Ok(())
-    }
-
-    /// Writes what is behind a payload of `payload_len` bytes: zeroes up to a multiple of 8, and
-    /// the trailer, which says where the packet starts.
-    #[inline]
-    fn end_packet(&mut self, start: u32, payload_len: usize) {
-        let padding = payload_len.wrapping_neg() % 8;
-        let mut end = [0; 8 + TRAILER as usize];
-        let (_, trailer) = end.split_at_mut(8);
-        trailer.copy_from_slice(&(u64::from(start) << 32).to_le_bytes());
-        let len = self.mem.data_len();
-        #[expect(clippy::cast_possible_truncation, reason = "padding is below 8")]
-        let back = TRAILER + padding as u32;
-        let end = end.get(8 - padding..).unwrap_or_default();
-        self.mem.write(advance(self.write, len - back, len), end);
     }
 
     /// Shows the reader all packets put in so far; true if it must be signalled.
