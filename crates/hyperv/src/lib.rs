@@ -2,4 +2,7 @@
 
 //! The Hyper-V interface as a guest finds it, without KVM, threads or clocks.
 
+pub mod cpuid;
+pub mod crash;
+pub mod msr;
 pub mod synic;
