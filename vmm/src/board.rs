@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The machine, put together: one life of it, from reset to reset.
+//!
+//! A reset builds a new board. Nothing of the old one is left then: no vCPU state, no synthetic
+//! MSR, no interrupt, no word of memory. What outlives a reset (console, files, disks) is handed
+//! in.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use busway_hyperv::synic::Synic;
+use busway_memory::{AllocateError, GuestMemory};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::acpi;
+use crate::boot::{self, BootError, Sources};
+use crate::console::Output;
+use crate::devices::ports::{Ports, SERIAL_LINE};
+use crate::devices::serial::SerialPort;
+use crate::engine::Engine;
+use crate::kvm::{Host, KvmEngine, KvmError, Vcpu, Vm};
+use crate::memory::Layout;
+use crate::partition::{Bus, NoBus, Partition};
+use crate::spec::VmSpec;
+use crate::vcpu::{Machine, Mailbox, Running};
+
+/// A board cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// Guest memory cannot be had.
+    #[error("--memory {size}: the host cannot give that much; lower it")]
+    Memory {
+        /// What was asked for.
+        size: crate::spec::Size,
+        /// The reason.
+        source: AllocateError,
+    },
+    /// The guest's addresses would not fit the CPU's.
+    #[error("--memory {size}: this CPU addresses {bits} bits, which is too few; lower it")]
+    AddressBits {
+        /// What was asked for.
+        size: crate::spec::Size,
+        /// Bits of a physical address.
+        bits: u32,
+    },
+    /// More vCPUs than KVM has.
+    #[error("--cpus {asked}: this KVM runs {max} at most; lower it")]
+    Cpus {
+        /// What was asked for.
+        asked: u32,
+        /// KVM's limit.
+        max: usize,
+    },
+    /// The kernel cannot be loaded.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// KVM failed.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// Something else of the host's failed.
+    #[error("the host has no {what} for the machine")]
+    Host {
+        /// What was asked of it.
+        what: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// The files that a guest is booted from, open.
+pub struct BootFiles {
+    kernel: File,
+    initrd: Option<File>,
+}
+
+impl BootFiles {
+    /// Opens them.
+    pub fn open(spec: &VmSpec) -> Result<Self, BootError> {
+        let open = |flag, path| File::open(path).map_err(|source| BootError::Read { flag, source });
+        let initrd = spec.initrd.as_ref().map(|path| open("initrd", path)).transpose()?;
+        Ok(Self { kernel: open("kernel", &spec.kernel)?, initrd })
+    }
+}
+
+/// A machine that has not run yet.
+pub struct Board {
+    // Field order is drop order: vCPUs go before the machine that they belong to.
+    vcpus: Vec<Vcpu>,
+    engine: Arc<dyn Engine>,
+    vm: Vm,
+    memory: GuestMemory,
+    synic: Arc<Synic>,
+}
+
+impl Board {
+    /// Builds the machine of `spec`, with its kernel loaded.
+    pub fn build(host: &Host, spec: &VmSpec, files: &mut BootFiles) -> Result<Self, BoardError> {
+        let map = Layout::new(spec.memory.0);
+        check_limits(host, spec, &map)?;
+        let memory = GuestMemory::allocate(&map.ram)
+            .map_err(|source| BoardError::Memory { size: spec.memory, source })?;
+        let tables = acpi::tables(spec.cpus, &map);
+        let mut sources = Sources {
+            kernel: &mut files.kernel,
+            initrd: files.initrd.as_mut(),
+            cmdline: &spec.cmdline,
+        };
+        let entry = boot::load(&memory, &map, &mut sources, &tables)?;
+
+        let vm = Vm::new(host, memory.clone(), spec.cpus)?;
+        let engine: Arc<dyn Engine> = Arc::new(KvmEngine::new(host, &vm, spec.cpus)?);
+        let hypervisor = engine.cpuid();
+        let mut vcpus = Vec::new();
+        for index in 0..spec.cpus {
+            let vcpu = vm.create_vcpu(host, index, spec.cpus, &hypervisor)?;
+            engine.prepare(&vcpu).map_err(|source| BoardError::Host { what: "Hyper-V", source })?;
+            if index == 0 {
+                vcpu.enter(&entry)?;
+            }
+            vcpus.push(vcpu);
+        }
+        let synic = Arc::new(Synic::new(memory.clone(), spec.cpus));
+        Ok(Self { vcpus, engine, vm, memory, synic })
+    }
+
+    /// Switches the machine on. Its serial port writes to `output`, and adds 1 to `drained` when
+    /// the guest has read its input; its events go to `mailbox`.
+    pub fn start(
+        self,
+        output: Output,
+        drained: EventFd,
+        mailbox: &Mailbox,
+    ) -> Result<LiveBoard, BoardError> {
+        let failed = |what| move |source| BoardError::Host { what, source };
+        let line = EventFd::new(EFD_NONBLOCK).map_err(failed("eventfd"))?;
+        self.vm.connect_line(SERIAL_LINE, &line)?;
+        let serial = Arc::new(Mutex::new(SerialPort::new(line, drained, output)));
+        let bus: Arc<dyn Bus> = Arc::new(NoBus);
+        let machine = Arc::new(Machine {
+            ports: Ports::new(Arc::clone(&serial)),
+            partition: Partition::new(self.memory, self.engine, self.synic, bus),
+        });
+        let running = Running::start(&machine, self.vcpus, mailbox).map_err(failed("threads"))?;
+        Ok(LiveBoard { _running: running, serial, _vm: self.vm })
+    }
+}
+
+/// A machine that runs. Dropping it stops it.
+pub struct LiveBoard {
+    // Field order is drop order: threads end before the machine goes.
+    _running: Running,
+    serial: Arc<Mutex<SerialPort>>,
+    _vm: Vm,
+}
+
+impl LiveBoard {
+    /// The serial port, for input.
+    pub fn serial(&self) -> &Mutex<SerialPort> {
+        &self.serial
+    }
+}
+
+fn check_limits(host: &Host, spec: &VmSpec, map: &Layout) -> Result<(), BoardError> {
+    let max = host.max_vcpus();
+    if spec.cpus as usize > max {
+        return Err(BoardError::Cpus { asked: spec.cpus, max });
+    }
+    let bits = host.physical_address_bits();
+    if map.last_address().checked_shr(bits).is_some_and(|beyond| beyond != 0) {
+        return Err(BoardError::AddressBits { size: spec.memory, bits });
+    }
+    Ok(())
+}

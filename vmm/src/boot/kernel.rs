@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The kernel image: what it is, what it needs, where it goes.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use busway_memory::{GuestAddress, GuestMemory};
+use linux_loader::loader::bootparam::setup_header;
+use linux_loader::loader::{BzImage, Elf, KernelLoader};
+use zerocopy::little_endian;
+
+use super::{BootError, mib};
+use crate::memory::{Layout, layout};
+
+/// A kernel in guest memory.
+pub(super) struct Kernel {
+    /// The 64-bit entry point.
+    pub(super) entry: u64,
+    /// The first address that the kernel leaves alone while it starts.
+    pub(super) end: u64,
+    /// The last address that the kernel finds an initramfs at.
+    pub(super) initrd_max: u64,
+    /// The longest command line in bytes.
+    pub(super) cmdline_max: usize,
+    /// The setup header for the boot parameters.
+    pub(super) header: setup_header,
+}
+
+/// From a bzImage's load address to its 64-bit entry point.
+const ENTRY_64: u64 = 0x200;
+/// Setup header, `xloadflags`: the image has that entry point.
+const XLF_KERNEL_64: u16 = 1;
+/// "HdrS", at 0x202 of a bzImage.
+const HEADER_MAGIC: u32 = 0x5372_6448;
+/// The protocol version that introduced `xloadflags`.
+const VERSION_2_12: u16 = 0x020c;
+/// Command line length of a kernel that does not say, as of protocol 2.06.
+const DEFAULT_CMDLINE_MAX: usize = 2047;
+
+/// Loads `file`.
+pub(super) fn load(
+    memory: &GuestMemory,
+    map: &Layout,
+    file: &mut File,
+) -> Result<Kernel, BootError> {
+    if starts_with_elf(file)? {
+        load_elf(memory, map, file)
+    } else {
+        load_bzimage(memory, map, file)
+    }
+}
+
+fn starts_with_elf(file: &File) -> Result<bool, BootError> {
+    let mut magic = [0; 4];
+    read_at(file, &mut magic, 0)?;
+    Ok(magic == *b"\x7fELF")
+}
+
+/// Reads what there is, and zeroes beyond the end.
+fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), BootError> {
+    match file.read_exact_at(bytes, offset) {
+        Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+            Err(BootError::Read { flag: "kernel", source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn load_bzimage(memory: &GuestMemory, map: &Layout, file: &mut File) -> Result<Kernel, BootError> {
+    let mut magic = [0; 4];
+    read_at(file, &mut magic, 0x202)?;
+    if little_endian::U32::from_bytes(magic).get() != HEADER_MAGIC {
+        return Err(BootError::NotAKernel);
+    }
+    let size = file.metadata().map_err(|source| BootError::Read { flag: "kernel", source })?.len();
+    fits(map, layout::HIGH_RAM_START + size)?;
+    let start = Some(GuestAddress(layout::HIGH_RAM_START));
+    let loaded = BzImage::load(&**memory, start, file, None).map_err(BootError::Kernel)?;
+    let header = loaded.setup_header.ok_or(BootError::NotAKernel)?;
+    if header.version < VERSION_2_12 || header.xloadflags & XLF_KERNEL_64 == 0 {
+        return Err(BootError::Not64Bit);
+    }
+    // The kernel unpacks itself at its preferred address, or where it was loaded if that is
+    // higher, and needs `init_size` bytes there until it reads the memory map.
+    let unpacked = header.pref_address.max(layout::HIGH_RAM_START);
+    let end = unpacked.saturating_add(header.init_size.into());
+    fits(map, end)?;
+    Ok(Kernel {
+        entry: loaded.kernel_load.0 + ENTRY_64,
+        end,
+        initrd_max: header.initrd_addr_max.into(),
+        cmdline_max: header.cmdline_size as usize,
+        header,
+    })
+}
+
+fn load_elf(memory: &GuestMemory, map: &Layout, file: &mut File) -> Result<Kernel, BootError> {
+    let lowest = Some(GuestAddress(layout::HIGH_RAM_START));
+    let loaded = Elf::load(&**memory, None, file, lowest).map_err(BootError::Kernel)?;
+    fits(map, loaded.kernel_end)?;
+    Ok(Kernel {
+        entry: loaded.kernel_load.0,
+        end: loaded.kernel_end,
+        initrd_max: u64::MAX,
+        cmdline_max: DEFAULT_CMDLINE_MAX,
+        // What the kernel checks of a header that it did not bring itself.
+        header: setup_header {
+            boot_flag: 0xaa55,
+            header: HEADER_MAGIC,
+            kernel_alignment: 0x20_0000,
+            ..Default::default()
+        },
+    })
+}
+
+fn fits(map: &Layout, end: u64) -> Result<(), BootError> {
+    let available = map.low_ram_end();
+    if end > available {
+        return Err(BootError::KernelTooLarge { needed: mib(end), available: mib(available) });
+    }
+    Ok(())
+}

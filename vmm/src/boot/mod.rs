@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Direct boot of a Linux kernel: everything that a boot loader leaves in memory.
+//!
+//! Source: Linux `Documentation/x86/boot.rst`, "64-bit Boot Protocol", and `zero-page.rst`.
+
+mod initrd;
+mod kernel;
+pub mod tables;
+mod zero_page;
+
+use std::fs::File;
+
+use busway_memory::{Bytes, GuestAddress, GuestMemory};
+
+use crate::memory::{Layout, layout};
+
+/// Where the first processor starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The kernel's 64-bit entry point.
+    pub address: u64,
+    /// The boot parameters, for RSI.
+    pub boot_params: u64,
+}
+
+/// What is booted. The files are read from their beginning, each time.
+pub struct Sources<'a> {
+    /// A bzImage or an ELF vmlinux.
+    pub kernel: &'a mut File,
+    /// An initramfs.
+    pub initrd: Option<&'a mut File>,
+    /// The kernel's command line.
+    pub cmdline: &'a str,
+}
+
+/// A guest cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The file is no kernel that this program starts.
+    #[error(
+        "--kernel is neither a bzImage nor an ELF vmlinux: give the kernel as it is installed in /boot (vmlinuz-...), unpacked if it is an archive"
+    )]
+    NotAKernel,
+    /// A kernel that cannot be entered in long mode.
+    #[error("--kernel is a 32-bit kernel: give a 64-bit one")]
+    Not64Bit,
+    /// A kernel in a form that the loader refuses.
+    #[error("--kernel cannot be loaded")]
+    Kernel(#[source] linux_loader::loader::Error),
+    /// The kernel alone does not fit.
+    #[error(
+        "--kernel needs {needed} MiB of memory below 3 GiB where the guest has {available}: raise --memory"
+    )]
+    KernelTooLarge {
+        /// MiB.
+        needed: u64,
+        /// MiB.
+        available: u64,
+    },
+    /// The initramfs does not fit beside it.
+    #[error(
+        "--initrd has {needed} MiB where {available} are free beside the kernel: raise --memory"
+    )]
+    InitrdTooLarge {
+        /// MiB.
+        needed: u64,
+        /// MiB.
+        available: u64,
+    },
+    /// The command line is longer than the kernel takes.
+    #[error("--cmdline has {len} bytes and this kernel takes {max}: shorten it")]
+    CmdlineTooLong {
+        /// Bytes.
+        len: usize,
+        /// Bytes.
+        max: usize,
+    },
+    /// A file cannot be read.
+    #[error("--{flag} cannot be read")]
+    Read {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Guest memory cannot be written: a fault of this program.
+    #[error("guest memory cannot be written")]
+    Memory(#[source] vm_memory::GuestMemoryError),
+}
+
+/// Puts kernel, initramfs, command line and boot parameters into `memory`, the ACPI tables, and
+/// those that a processor needs in long mode.
+pub fn load(
+    memory: &GuestMemory,
+    map: &Layout,
+    sources: &mut Sources<'_>,
+    acpi_tables: &[u8],
+) -> Result<Entry, BootError> {
+    let kernel = kernel::load(memory, map, sources.kernel)?;
+    let initrd = match &mut sources.initrd {
+        Some(file) => Some(initrd::load(memory, map, &kernel, file)?),
+        None => None,
+    };
+    write_cmdline(memory, sources.cmdline, kernel.cmdline_max)?;
+    let page = zero_page::build(map, &kernel, initrd, sources.cmdline.len());
+    let acpi = GuestAddress(layout::ACPI_TABLES);
+    memory.write_slice(acpi_tables, acpi).map_err(BootError::Memory)?;
+    memory.write_obj(page, GuestAddress(layout::BOOT_PARAMS)).map_err(BootError::Memory)?;
+    tables::write(memory).map_err(BootError::Memory)?;
+    Ok(Entry { address: kernel.entry, boot_params: layout::BOOT_PARAMS })
+}
+
+fn write_cmdline(memory: &GuestMemory, cmdline: &str, max: usize) -> Result<(), BootError> {
+    let max = max.min(layout::COMMAND_LINE_MAX - 1);
+    if cmdline.len() > max {
+        return Err(BootError::CmdlineTooLong { len: cmdline.len(), max });
+    }
+    let mut text = cmdline.as_bytes().to_vec();
+    text.push(0);
+    memory.write_slice(&text, GuestAddress(layout::COMMAND_LINE)).map_err(BootError::Memory)
+}
+
+/// Bytes as whole MiB, rounded up, for people.
+fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::spec::{DEFAULT_CMDLINE, OnPanic, OnReset, SpecError, ValueError, VmSpec};
+
+/// The program.
+#[derive(Debug, Parser)]
+#[command(name = "busway", version, about = "Boots stock guests on Hyper-V's VMBus, on KVM")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more: -v what happens, -vv in detail (or set BUSWAY_LOG=debug)
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a machine and run it to its end
+    Run(Box<RunArgs>),
+    /// Say what this machine's KVM can do for busway, and what to do about what is missing
+    Check(CheckArgs),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  A kernel with an initramfs, its console on this terminal (Ctrl-A X ends it):
+    busway run --kernel vmlinuz --initrd initrd.img
+
+  Four vCPUs, two disks, and an end after five minutes at the latest:
+    busway run --kernel vmlinuz --initrd initrd.img --cpus 4 --memory 2G \\
+      --disk root.img --disk data.img,readonly,serial=DATA1 \\
+      --cmdline 'console=ttyS0 root=/dev/sda1' --timeout 300
+
+  The same machine from a file:
+    busway run --kernel vmlinuz --cpus 4 --print-spec > vm.json
+    busway run --spec vm.json
+
+Exit status:
+  0  the guest switched itself off (or Ctrl-A X did)
+  1  the guest failed: it panicked, triple-faulted, or did not end within --timeout
+  2  busway could not start the machine, or the host failed
+  128+N  signal N ended busway";
+
+/// A machine, by flags. A flag takes precedence over the same value in `--spec`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, after_long_help = EXAMPLES)]
+pub struct RunArgs {
+    /// Kernel to boot: a bzImage (vmlinuz) or an ELF vmlinux
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initramfs for it
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+
+    /// Kernel command line [default: console=ttyS0 panic=-1]
+    #[arg(long, value_name = "STR", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+
+    /// Number of vCPUs, 1 to 64 [default: 1]
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<String>,
+
+    /// RAM, with a unit: 512M, 2G [default: 512M]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+
+    /// Disk on the guest's VMBus SCSI controller: a raw image or a block device. May be given up
+    /// to 64 times, and adds to the disks of --spec
+    #[arg(long, value_name = "FILE[,readonly][,serial=S]")]
+    pub disk: Vec<String>,
+
+    /// Where the serial port leads: stdio, null, file=PATH, or unix=PATH (a socket to connect
+    /// to) [default: stdio]
+    #[arg(long, value_name = "WHERE")]
+    pub serial: Option<String>,
+
+    /// Give up on a guest that still runs after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<String>,
+
+    /// After a guest's panic has been reported: end with status 1, or let the guest go on (to
+    /// save a crash dump) [default: exit]
+    #[arg(long, value_name = "exit|wait")]
+    pub on_panic: Option<String>,
+
+    /// End when the guest reboots, instead of starting it again
+    #[arg(long)]
+    pub no_reboot: bool,
+
+    /// Take the machine from a JSON file
+    #[arg(long, value_name = "FILE")]
+    pub spec: Option<PathBuf>,
+
+    /// Print the machine as JSON, checked, and do not start it
+    #[arg(long)]
+    pub print_spec: bool,
+
+    /// KVM's device
+    #[arg(long, value_name = "FILE", default_value = "/dev/kvm")]
+    pub kvm: PathBuf,
+}
+
+/// What `check` looks at.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// KVM's device
+    #[arg(long, value_name = "FILE", default_value = "/dev/kvm")]
+    pub kvm: PathBuf,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl RunArgs {
+    /// The machine that flags and file describe together, unchecked.
+    pub fn to_spec(&self) -> Result<VmSpec, SpecError> {
+        let mut spec = match &self.spec {
+            Some(path) => VmSpec::read(path)?,
+            None => VmSpec::named(self.kernel.clone().ok_or(SpecError::NoKernel)?),
+        };
+        if let Some(kernel) = &self.kernel {
+            spec.kernel.clone_from(kernel);
+        }
+        if self.initrd.is_some() {
+            spec.initrd.clone_from(&self.initrd);
+        }
+        if let Some(cmdline) = &self.cmdline {
+            spec.cmdline.clone_from(cmdline);
+        }
+        set("cpus", &self.cpus, &mut spec.cpus)?;
+        set("memory", &self.memory, &mut spec.memory)?;
+        set("serial", &self.serial, &mut spec.serial)?;
+        set("on-panic", &self.on_panic, &mut spec.on_panic)?;
+        let mut timeout = 0_u64;
+        set("timeout", &self.timeout, &mut timeout)?;
+        if self.timeout.is_some() {
+            spec.timeout = Some(timeout);
+        }
+        for disk in &self.disk {
+            spec.disks.push(parse("disk", disk)?);
+        }
+        if self.no_reboot {
+            spec.on_reset = OnReset::Exit;
+        }
+        Ok(spec)
+    }
+}
+
+/// What a flag's text may become.
+trait Value: Sized {
+    fn from_text(text: &str) -> Result<Self, ValueError>;
+}
+
+impl Value for u32 {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        text.parse().map_err(|_| ValueError("give a number".to_owned()))
+    }
+}
+
+impl Value for u64 {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        text.parse().map_err(|_| ValueError("give a number of seconds".to_owned()))
+    }
+}
+
+impl Value for OnPanic {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "exit" => Ok(Self::Exit),
+            "wait" => Ok(Self::Wait),
+            _ => Err(ValueError("give exit or wait".to_owned())),
+        }
+    }
+}
+
+macro_rules! value_by_from_str {
+    ($($type:ty),*) => { $(
+        impl Value for $type {
+            fn from_text(text: &str) -> Result<Self, ValueError> {
+                text.parse()
+            }
+        }
+    )* };
+}
+
+value_by_from_str!(crate::spec::Size, crate::spec::SerialSpec, crate::spec::DiskSpec);
+
+fn parse<T: Value>(flag: &'static str, text: &str) -> Result<T, SpecError> {
+    T::from_text(text).map_err(|reason| SpecError::Value { flag, value: text.to_owned(), reason })
+}
+
+fn set<T: Value>(
+    flag: &'static str,
+    text: &Option<String>,
+    value: &mut T,
+) -> Result<(), SpecError> {
+    if let Some(text) = text {
+        *value = parse(flag, text)?;
+    }
+    Ok(())
+}
+
+const _: () = assert!(DEFAULT_CMDLINE.len() > 1);

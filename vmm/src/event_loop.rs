@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The main thread: console input, signals, the timeout, and what the vCPUs report.
+//!
+//! One loop serves one life of the machine, from start or reset to [`End`]. This is the file that
+//! knows event-manager.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::sync::mpsc::Receiver;
+
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use log::{debug, error, info, warn};
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
+
+use crate::board::LiveBoard;
+use crate::console::{Command, Console, HELP, Received};
+use crate::lock;
+use crate::signals;
+use crate::spec::OnPanic;
+use crate::vcpu::Event;
+
+/// Why a life ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The guest switched itself off.
+    PoweredOff,
+    /// The guest wants to start over.
+    Reset,
+    /// The guest panicked, and was not to go on.
+    Panicked,
+    /// A vCPU stopped by the guest's fault.
+    TripleFault,
+    /// The guest ran for too long.
+    TimedOut,
+    /// Somebody sent this signal.
+    Signal(i32),
+    /// The user typed Ctrl-A X.
+    Quit,
+    /// A vCPU stopped by the host's fault.
+    Broken(String),
+}
+
+/// What a life is made of.
+pub struct Life<'a> {
+    /// Outlives it.
+    pub console: &'a mut Console,
+    /// The machine.
+    pub board: &'a LiveBoard,
+    /// What vCPUs report,
+    pub events: Receiver<Event>,
+    /// after which they ring this.
+    pub bell: &'a EventFd,
+    /// Rung when the guest has read its serial input.
+    pub drained: &'a EventFd,
+    /// Rung by signals.
+    pub signals: &'a EventFd,
+    /// Expires when the guest has had its time.
+    pub timeout: Option<&'a TimerFd>,
+    /// What follows a panic.
+    pub on_panic: OnPanic,
+    /// Set when the guest has panicked.
+    pub panicked: &'a Cell<bool>,
+}
+
+/// The loop failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the event loop fails")]
+pub struct LoopError(#[from] event_manager::Error);
+
+/// Waits for the end of `life`.
+pub fn run(life: Life<'_>) -> Result<End, LoopError> {
+    let end = Rc::new(Cell::new(None));
+    let mut manager: EventManager<Box<dyn MutEventSubscriber + '_>> = EventManager::new()?;
+    let main = Main { life, end: Rc::clone(&end), pending: Vec::new(), input: Waiting::No };
+    manager.add_subscriber(Box::new(main));
+    loop {
+        manager.run()?;
+        if let Some(end) = end.take() {
+            return Ok(end);
+        }
+    }
+}
+
+// What an event is about, as event-manager carries it.
+const BELL: u32 = 0;
+const DRAINED: u32 = 1;
+const SIGNAL: u32 = 2;
+const TIMEOUT: u32 = 3;
+const LISTENER: u32 = 4;
+const INPUT: u32 = 5;
+
+/// Whether the loop waits for console input.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// Not now: the guest has not read what it got, or there is no source.
+    No,
+    /// On this descriptor.
+    On(RawFd),
+    /// The source is a file, which cannot be waited for and always has something.
+    Never,
+}
+
+struct Main<'a> {
+    life: Life<'a>,
+    end: Rc<Cell<Option<End>>>,
+    /// Input that the guest has no room for.
+    pending: Vec<u8>,
+    input: Waiting,
+}
+
+impl MutEventSubscriber for Main<'_> {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let mut add = |events| {
+            if let Err(error) = ops.add(events) {
+                self.end.set(Some(End::Broken(format!("cannot wait for an event: {error}"))));
+            }
+        };
+        add(Events::with_data(self.life.bell, BELL, EventSet::IN));
+        add(Events::with_data(self.life.drained, DRAINED, EventSet::IN));
+        add(Events::with_data(self.life.signals, SIGNAL, EventSet::IN));
+        if let Some(timeout) = self.life.timeout {
+            add(Events::with_data(timeout, TIMEOUT, EventSet::IN));
+        }
+        if let Some(listener) = self.life.console.listener() {
+            add(Events::with_data_raw(listener, LISTENER, EventSet::IN));
+        }
+        self.feed(ops);
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        match events.data() {
+            BELL => self.vcpus_reported(),
+            DRAINED => {
+                let _ = self.life.drained.read();
+                self.feed(ops);
+            }
+            SIGNAL => {
+                let _ = self.life.signals.read();
+                if let Some(signal) = signals::caught() {
+                    self.end(End::Signal(signal));
+                }
+            }
+            TIMEOUT => self.end(End::TimedOut),
+            LISTENER => self.accept(ops),
+            _ => {
+                self.read(ops);
+                self.feed(ops);
+            }
+        }
+    }
+}
+
+impl Main<'_> {
+    /// The first end is the one that counts.
+    fn end(&self, end: End) {
+        let first = self.end.take().unwrap_or(end);
+        self.end.set(Some(first));
+    }
+
+    fn vcpus_reported(&mut self) {
+        let _ = self.life.bell.read();
+        while let Ok(event) = self.life.events.try_recv() {
+            match event {
+                Event::PowerOff => self.end(End::PoweredOff),
+                Event::Reset => self.end(End::Reset),
+                Event::Broken { vp, reason } => {
+                    self.end(End::Broken(format!("vCPU {vp} cannot go on: {reason}")));
+                }
+                Event::TripleFault { vp, registers } => {
+                    error!("vCPU {vp} has triple-faulted");
+                    if let Some(registers) = registers {
+                        error!("{registers}");
+                    }
+                    self.end(End::TripleFault);
+                }
+                Event::Panic { vp, words, registers } => {
+                    error!("the guest panics on vCPU {vp}: {words}");
+                    if let Some(registers) = registers {
+                        error!("{registers}");
+                    }
+                    self.life.panicked.set(true);
+                    if self.life.on_panic == OnPanic::Exit {
+                        self.end(End::Panicked);
+                    }
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, ops: &mut EventOps<'_>) {
+        self.wait_no_more(ops);
+        if let Err(error) = self.life.console.accept() {
+            warn!("nobody could connect to the serial port: {error}");
+        }
+        self.pending.clear();
+        self.feed(ops);
+    }
+
+    /// Reads from the console once.
+    fn read(&mut self, ops: &mut EventOps<'_>) {
+        // A source that ends is closed by reading, and must not be waited for then.
+        let waited = self.input;
+        self.wait_no_more(ops);
+        match self.life.console.read() {
+            Received::Bytes(bytes) => self.pending.extend(bytes),
+            Received::Command(Command::Quit) => {
+                info!("Ctrl-A X");
+                self.end(End::Quit);
+            }
+            Received::Command(Command::Help) => {
+                let _ = self.life.console.output().write_all(HELP.as_bytes());
+            }
+            Received::End => {
+                debug!("the serial port's input has ended");
+                return;
+            }
+        }
+        if waited == Waiting::Never {
+            self.input = waited;
+        }
+    }
+
+    /// Gives the guest what it has room for, and waits for more input once nothing is pending.
+    fn feed(&mut self, ops: &mut EventOps<'_>) {
+        loop {
+            let taken = lock(self.life.board.serial()).receive(&self.pending);
+            self.pending.drain(..taken);
+            if !self.pending.is_empty() {
+                return;
+            }
+            self.wait_for_input(ops);
+            if self.input != Waiting::Never {
+                return;
+            }
+            self.read(ops);
+        }
+    }
+
+    fn wait_for_input(&mut self, ops: &mut EventOps<'_>) {
+        let Some(fd) = self.life.console.input() else {
+            self.input = Waiting::No;
+            return;
+        };
+        if self.input == Waiting::No {
+            let events = Events::with_data_raw(fd, INPUT, EventSet::IN);
+            self.input = if ops.add(events).is_ok() { Waiting::On(fd) } else { Waiting::Never };
+        }
+    }
+
+    fn wait_no_more(&mut self, ops: &mut EventOps<'_>) {
+        if let Waiting::On(fd) = self.input {
+            let _ = ops.remove(Events::empty_raw(fd));
+        }
+        self.input = Waiting::No;
+    }
+}

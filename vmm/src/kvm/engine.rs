@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! KVM's own Hyper-V as an [`Engine`].
+//!
+//! KVM keeps the synthetic MSRs, the hypercall page, the TSC page and the timers; it exits for
+//! SynIC registers and for HvPostMessage, and it signals an eventfd for HvSignalEvent. Writing
+//! message slots and event flags is busway's part.
+//!
+//! Facts of KVM used here (`arch/x86/kvm/hyperv.c`, `arch/x86/kvm/irq_comm.c`, 6.1): a route of
+//! type HV_SINT is delivered without a worker thread from an irqfd; one to a masked SINT is
+//! dropped; the SynIC2 capability leaves the guest's pages as they are, while the older one clears
+//! them; a host's own write to EOM restarts messages of timers; connection ids above 2^24, and
+//! those that nobody connected, end in user space.
+
+use std::io;
+use std::sync::Arc;
+
+use busway_hyperv::cpuid::{Interface, Leaf, WANTED};
+use busway_hyperv::msr;
+use busway_wire::synic::{SINT_COUNT, VMBUS_SINT};
+use kvm_bindings::{KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2};
+use kvm_ioctls::VmFd;
+use log::warn;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::{During, Host, KvmError, Vcpu, Vm, ioctl};
+use crate::engine::Engine;
+
+/// The highest number of VPs that CPUID may announce.
+pub(super) const MAX_VPS: u32 = 64;
+
+/// Hyper-V by KVM, for one [`Vm`].
+pub struct KvmEngine {
+    vm: Arc<VmFd>,
+    interface: Interface,
+    enforces_cpuid: bool,
+    /// For each VP, the irqfd of the SINT that carries all of VMBus.
+    vmbus_sint: Vec<EventFd>,
+}
+
+/// The interrupt line that KVM routes to `sint` of `vp`.
+pub(super) fn sint_gsi(vp: u32, sint: u8) -> u32 {
+    const FIRST: u32 = 24;
+    FIRST + vp * SINT_COUNT as u32 + u32::from(sint)
+}
+
+impl KvmEngine {
+    /// Hyper-V for the first `vps` processors of `vm`, which need not exist yet.
+    pub fn new(host: &Host, vm: &Vm, vps: u32) -> Result<Self, KvmError> {
+        let interface = host.hyperv_interface()?;
+        let vmbus_sint = (0..vps)
+            .map(|vp| {
+                let irqfd = EventFd::new(EFD_NONBLOCK)
+                    .map_err(|e| vmm_sys_util::errno::Error::new(e.raw_os_error().unwrap_or(0)))
+                    .during("make an eventfd")?;
+                let gsi = sint_gsi(vp, VMBUS_SINT);
+                vm.fd().register_irqfd(&irqfd, gsi).during("connect an irqfd to a SINT")?;
+                Ok(irqfd)
+            })
+            .collect::<Result<_, _>>()?;
+        let enforces_cpuid = host.can(KVM_CAP_HYPERV_ENFORCE_CPUID);
+        Ok(Self { vm: Arc::clone(vm.fd()), interface, enforces_cpuid, vmbus_sint })
+    }
+
+    /// What this KVM and busway together offer, of what guests want.
+    pub(super) fn interface(supported: &[Leaf]) -> Interface {
+        let mut supported = Interface::parse(supported);
+        // Busway answers for these MSRs itself.
+        supported.features |= busway_hyperv::cpuid::Features::CRASH;
+        WANTED.intersection(supported)
+    }
+}
+
+impl Engine for KvmEngine {
+    fn cpuid(&self) -> Vec<Leaf> {
+        self.interface.leaves(MAX_VPS)
+    }
+
+    fn prepare(&self, vcpu: &Vcpu) -> io::Result<()> {
+        vcpu.enable(KVM_CAP_HYPERV_SYNIC2, 0)?;
+        if self.enforces_cpuid {
+            vcpu.enable(KVM_CAP_HYPERV_ENFORCE_CPUID, 1)?;
+        }
+        Ok(())
+    }
+
+    fn raise(&self, vp: u32, sint: u8) {
+        let raised = match self.vmbus_sint.get(vp as usize) {
+            Some(irqfd) if sint == VMBUS_SINT => irqfd.write(1),
+            Some(_) if usize::from(sint) < SINT_COUNT => {
+                self.vm.set_irq_line(sint_gsi(vp, sint), true).map_err(io::Error::from)
+            }
+            _ => return,
+        };
+        if let Err(error) = raised {
+            warn!("SINT{sint} of VP {vp} could not be raised: {error}");
+        }
+    }
+
+    fn connect(&self, connection: u32, event: &EventFd) -> io::Result<()> {
+        Ok(ioctl::hyperv_eventfd(&self.vm, connection, Some(event))?)
+    }
+
+    fn disconnect(&self, connection: u32) -> io::Result<()> {
+        Ok(ioctl::hyperv_eventfd(&self.vm, connection, None)?)
+    }
+
+    fn end_of_message(&self, vcpu: &Vcpu) -> io::Result<()> {
+        vcpu.set_msrs(&[(msr::EOM, 0)])
+    }
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A processor: its state when it starts, and why it stops running.
+
+use std::fmt;
+use std::io;
+
+use busway_hyperv::cpuid::Leaf;
+use busway_hyperv::synic::SynicRegisters;
+use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, Msrs, kvm_enable_cap, kvm_msr_entry, kvm_segment};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+use vmm_sys_util::errno::Error as Errno;
+
+use super::ioctl::{HypervExit, hyperv_exit};
+use super::{During, Host, KvmError, cpuid};
+use crate::boot::{Entry, tables};
+
+/// A processor of a [`Vm`](super::Vm).
+pub struct Vcpu {
+    fd: VcpuFd,
+    index: u32,
+}
+
+/// Why a processor stopped running guest code. What a read needs is written into the reference,
+/// and the guest sees it when the processor runs again.
+pub enum Exit<'a> {
+    /// IN. Each byte is one access to `port`.
+    PortIn(u16, &'a mut [u8]),
+    /// OUT. Each byte is one access to `port`.
+    PortOut(u16, &'a [u8]),
+    /// A read where no memory is.
+    MmioRead(u64, &'a mut [u8]),
+    /// A write where no memory is.
+    MmioWrite(u64, &'a [u8]),
+    /// RDMSR of one of [`MSRS_TO_BUSWAY`](crate::engine::MSRS_TO_BUSWAY).
+    MsrRead(u32, &'a mut u64),
+    /// WRMSR of one of these.
+    MsrWrite(u32, u64),
+    /// The guest wrote a SynIC register; these are all that count.
+    Synic(SynicRegisters),
+    /// A hypercall for busway.
+    Hypercall {
+        /// The control word.
+        control: u64,
+        /// Guest physical address of the input, or the input if the call is fast.
+        input: u64,
+        /// Guest physical address of the output, or the input's second half.
+        output: u64,
+        /// What the guest gets.
+        result: &'a mut u64,
+    },
+    /// The guest asked for a reset through a synthetic MSR.
+    Reset,
+    /// A triple fault: the processor cannot go on.
+    TripleFault,
+    /// A signal for this thread, or nothing at all.
+    Interrupted,
+    /// KVM cannot go on, for the reason given.
+    Broken(String),
+}
+
+impl Vcpu {
+    pub(super) fn new(
+        host: &Host,
+        vm: &VmFd,
+        index: u32,
+        count: u32,
+        hypervisor: &[Leaf],
+    ) -> Result<Self, KvmError> {
+        let fd = vm.create_vcpu(index.into()).during("create a vCPU")?;
+        let cpuid = cpuid::for_vcpu(host.supported_cpuid(), index, count, hypervisor)
+            .during("describe a vCPU's CPUID")?;
+        fd.set_cpuid2(&cpuid).during("set a vCPU's CPUID")?;
+        let vcpu = Self { fd, index };
+        vcpu.set_msrs(&RESET_MSRS)
+            .map_err(|error| Errno::new(error.raw_os_error().unwrap_or(libc::EINVAL)))
+            .during("set a vCPU's MSRs")?;
+        Ok(vcpu)
+    }
+
+    /// The processor's number: its VP index and its APIC id.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Puts the processor at a kernel's 64-bit entry point, in long mode.
+    ///
+    /// Source: Linux `Documentation/x86/boot.rst`, "64-bit Boot Protocol".
+    pub fn enter(&self, entry: &Entry) -> Result<(), KvmError> {
+        let mut sregs = self.fd.get_sregs().during("read a vCPU's registers")?;
+        (sregs.gdt.base, sregs.gdt.limit) = (tables::GDT, tables::GDT_LIMIT);
+        (sregs.idt.base, sregs.idt.limit) = (0, 0);
+        sregs.cs = flat_segment(tables::CODE_SELECTOR, 0xb, true);
+        let data = flat_segment(tables::DATA_SELECTOR, 0x3, false);
+        (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+        sregs.tr = kvm_segment {
+            limit: 0x67,
+            selector: tables::TASK_SELECTOR,
+            type_: 0xb,
+            present: 1,
+            ..Default::default()
+        };
+        sregs.cr3 = tables::PML4;
+        sregs.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_PG;
+        sregs.cr4 = CR4_PAE;
+        sregs.efer = EFER_LME | EFER_LMA;
+        self.fd.set_sregs(&sregs).during("set a vCPU's registers")?;
+
+        let mut regs = self.fd.get_regs().during("read a vCPU's registers")?;
+        regs.rip = entry.address;
+        regs.rsi = entry.boot_params;
+        regs.rflags = RFLAGS_ALWAYS_1;
+        self.fd.set_regs(&regs).during("set a vCPU's registers")
+    }
+
+    /// Runs guest code until it needs something, and hands that to `handle`.
+    pub fn run<T>(&mut self, handle: impl FnOnce(Exit<'_>) -> T) -> T {
+        let exit = match self.fd.run() {
+            Ok(VcpuExit::Hyperv) => return handle(self.hyperv()),
+            Ok(exit) => translate(exit),
+            Err(error) => match error.errno() {
+                libc::EINTR | libc::EAGAIN => Exit::Interrupted,
+                _ => Exit::Broken(format!("KVM_RUN: {error}")),
+            },
+        };
+        handle(exit)
+    }
+
+    fn hyperv(&mut self) -> Exit<'_> {
+        match hyperv_exit(self.fd.get_kvm_run()) {
+            HypervExit::Synic(registers) => Exit::Synic(registers),
+            HypervExit::Hypercall { control, input, output, result } => {
+                Exit::Hypercall { control, input, output, result }
+            }
+            HypervExit::Unknown(kind) => Exit::Broken(format!("Hyper-V exit of type {kind}")),
+        }
+    }
+
+    /// What a report of a crash shows.
+    pub fn registers(&self) -> Result<Registers, KvmError> {
+        let regs = self.fd.get_regs().during("read a vCPU's registers")?;
+        let sregs = self.fd.get_sregs().during("read a vCPU's registers")?;
+        Ok(Registers {
+            general: [
+                regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rbp, regs.rsp,
+                regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+            ],
+            rip: regs.rip,
+            rflags: regs.rflags,
+            control: [sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4],
+            cs: sregs.cs.selector,
+        })
+    }
+
+    /// Enables a capability of this vCPU.
+    pub(super) fn enable(&self, cap: u32, argument: u64) -> io::Result<()> {
+        let mut enable = kvm_enable_cap { cap, ..Default::default() };
+        enable.args[0] = argument;
+        Ok(self.fd.enable_cap(&enable)?)
+    }
+
+    /// Writes MSRs as the host, past any filter.
+    pub(super) fn set_msrs(&self, msrs: &[(u32, u64)]) -> io::Result<()> {
+        let entries: Vec<_> = msrs
+            .iter()
+            .map(|&(index, data)| kvm_msr_entry { index, data, ..Default::default() })
+            .collect();
+        let entries =
+            Msrs::from_entries(&entries).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+        if self.fd.set_msrs(&entries)? == msrs.len() {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EINVAL))
+        }
+    }
+}
+
+const CR0_PE: u64 = 1;
+const CR0_MP: u64 = 1 << 1;
+const CR0_ET: u64 = 1 << 4;
+const CR0_NE: u64 = 1 << 5;
+const CR0_PG: u64 = 1 << 31;
+const CR4_PAE: u64 = 1 << 5;
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
+const RFLAGS_ALWAYS_1: u64 = 1 << 1;
+
+/// What firmware would have set. Without an enabled MTRR default, Linux gives PAT up.
+const RESET_MSRS: [(u32, u64); 2] = [(IA32_MISC_ENABLE, 1), (MTRR_DEF_TYPE, 1 << 11 | 6)];
+const IA32_MISC_ENABLE: u32 = 0x1a0;
+const MTRR_DEF_TYPE: u32 = 0x2ff;
+
+fn flat_segment(selector: u16, kind: u8, long: bool) -> kvm_segment {
+    kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector,
+        type_: kind,
+        present: 1,
+        s: 1,
+        g: 1,
+        l: long.into(),
+        db: (!long).into(),
+        ..Default::default()
+    }
+}
+
+fn translate(exit: VcpuExit<'_>) -> Exit<'_> {
+    match exit {
+        VcpuExit::IoIn(port, data) => Exit::PortIn(port, data),
+        VcpuExit::IoOut(port, data) => Exit::PortOut(port, data),
+        VcpuExit::MmioRead(address, data) => Exit::MmioRead(address, data),
+        VcpuExit::MmioWrite(address, data) => Exit::MmioWrite(address, data),
+        VcpuExit::X86Rdmsr(read) => Exit::MsrRead(read.index, read.data),
+        VcpuExit::X86Wrmsr(write) => Exit::MsrWrite(write.index, write.data),
+        VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _) => Exit::Reset,
+        VcpuExit::Shutdown => Exit::TripleFault,
+        VcpuExit::Intr => Exit::Interrupted,
+        other => Exit::Broken(format!("{other:?}")),
+    }
+}
+
+/// A processor's registers, for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Registers {
+    general: [u64; 16],
+    rip: u64,
+    rflags: u64,
+    control: [u64; 4],
+    cs: u16,
+}
+
+impl fmt::Display for Registers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: [&str; 16] = [
+            "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11",
+            "r12", "r13", "r14", "r15",
+        ];
+        write!(f, "rip {:#018x} cs {:#06x} rflags {:#x}", self.rip, self.cs, self.rflags)?;
+        for (index, (name, value)) in NAMES.iter().zip(self.general).enumerate() {
+            let separator = if index % 4 == 0 { "\n" } else { "  " };
+            write!(f, "{separator}{name:3} {value:#018x}")?;
+        }
+        let [cr0, cr2, cr3, cr4] = self.control;
+        write!(f, "\ncr0 {cr0:#x} cr2 {cr2:#x} cr3 {cr3:#x} cr4 {cr4:#x}")
+    }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The program: command line in, exit status out.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use busway::cli::{Cli, Command, RunArgs};
+use clap::Parser;
+
+/// busway could not do what it was asked, or the host failed.
+const FAILED: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    start_log(cli.verbose);
+    let status = match &cli.command {
+        Command::Run(arguments) => run(arguments),
+        Command::Check(_) => Ok(0),
+    };
+    match status {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("busway: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn run(arguments: &RunArgs) -> anyhow::Result<u8> {
+    let spec = arguments.to_spec()?;
+    if arguments.print_spec {
+        spec.check()?;
+        let text = serde_json::to_string_pretty(&spec).context("the spec cannot be printed")?;
+        println!("{text}");
+        return Ok(0);
+    }
+    Ok(busway::run::run(&spec, &arguments.kvm)?.status())
+}
+
+/// Help goes out as it is; an error is one line, like every other.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    eprintln!("busway: {line}; `busway run --help` lists the flags");
+    ExitCode::from(FAILED)
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let environment = env_logger::Env::new().filter_or("BUSWAY_LOG", level);
+    env_logger::Builder::from_env(environment)
+        .format(|buffer, record| {
+            use std::io::Write;
+            writeln!(buffer, "busway: {}", record.args())
+        })
+        .init();
+}

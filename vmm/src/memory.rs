@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The guest's physical address space.
+//!
+//! ```text
+//! 0            RAM, with what the boot protocol needs below 1 MiB (see `layout`)
+//! 3 GiB        the hole: MMIO window of VMBus devices, I/O APIC, local APICs, KVM's own pages
+//! 4 GiB        the rest of RAM
+//! above it     the second MMIO window
+//! ```
+
+use std::ops::RangeInclusive;
+
+use busway_memory::{GuestAddress, Region};
+
+const GIB: u64 = 1 << 30;
+
+/// Fixed addresses.
+pub mod layout {
+    /// End of conventional memory, as a PC's firmware reports it.
+    pub const LOW_RAM_END: u64 = 0x9_fc00;
+    /// Start of extended memory, and where kernels are loaded.
+    pub const HIGH_RAM_START: u64 = 0x10_0000;
+    /// The parameters of the Linux boot protocol ("zero page").
+    pub const BOOT_PARAMS: u64 = 0x7000;
+    /// The kernel command line.
+    pub const COMMAND_LINE: u64 = 0x2_0000;
+    /// Bytes kept for it.
+    pub const COMMAND_LINE_MAX: usize = 0x1_0000;
+    /// ACPI tables, in the area where firmware's are looked for.
+    pub const ACPI_TABLES: u64 = 0xe_0000;
+    /// Bytes kept for them.
+    pub const ACPI_TABLES_MAX: usize = 0x2_0000;
+    /// The I/O APIC's registers.
+    pub const IO_APIC: u32 = 0xfec0_0000;
+    /// The local APIC's registers.
+    pub const LOCAL_APIC: u32 = 0xfee0_0000;
+    /// A page for KVM on Intel CPUs.
+    pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
+    /// Three more.
+    pub const KVM_TSS: usize = 0xfffb_d000;
+}
+
+/// First address of the hole below 4 GiB.
+const HOLE_START: u64 = 3 * GIB;
+/// First address behind it.
+const HOLE_END: u64 = 4 * GIB;
+/// The lower MMIO window: what is left of the hole below the I/O APIC, without the part that
+/// firmware would use for PCI.
+const LOW_WINDOW: RangeInclusive<u32> = 0xe000_0000..=0xfebf_ffff;
+/// Bytes of the upper one.
+const HIGH_WINDOW_LEN: u64 = 16 * GIB;
+
+/// How a guest's memory is laid out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// RAM, in ascending order; the first begins at 0.
+    pub ram: Vec<Region>,
+    /// Where VMBus devices may place registers below 4 GiB.
+    pub low_window: RangeInclusive<u32>,
+    /// And above.
+    pub high_window: RangeInclusive<u64>,
+}
+
+impl Layout {
+    /// The layout of a guest with `bytes` of RAM, whole pages.
+    pub fn new(bytes: u64) -> Self {
+        let region = |start, bytes: u64| Region {
+            start: GuestAddress(start),
+            len: usize::try_from(bytes).expect("x86-64 has 64-bit sizes"),
+        };
+        let mut ram = vec![region(0, bytes.min(HOLE_START))];
+        let above = bytes.saturating_sub(HOLE_START);
+        if above > 0 {
+            ram.push(region(HOLE_END, above));
+        }
+        let high_window = (HOLE_END + above).next_multiple_of(GIB);
+        Self {
+            ram,
+            low_window: LOW_WINDOW,
+            high_window: high_window..=high_window + HIGH_WINDOW_LEN - 1,
+        }
+    }
+
+    /// The first address behind RAM below the hole.
+    pub fn low_ram_end(&self) -> u64 {
+        self.ram.first().map_or(0, |region| region.start.0 + region.len as u64)
+    }
+
+    /// The last address that a guest of this layout may use.
+    pub fn last_address(&self) -> u64 {
+        *self.high_window.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_guest_has_all_of_its_ram_below_the_hole() {
+        let layout = Layout::new(GIB);
+        assert_eq!(layout.ram.len(), 1);
+        assert_eq!(layout.low_ram_end(), GIB);
+        assert_eq!(*layout.high_window.start(), 4 * GIB);
+    }
+
+    #[test]
+    fn a_large_guest_goes_on_at_4_gib() {
+        let layout = Layout::new(8 * GIB + 4096);
+        let total: usize = layout.ram.iter().map(|region| region.len).sum();
+        assert_eq!(total as u64, 8 * GIB + 4096);
+        assert_eq!(layout.ram[1].start.0, 4 * GIB);
+        assert_eq!(layout.low_ram_end(), 3 * GIB);
+        assert_eq!(*layout.high_window.start(), 10 * GIB, "whole GiB, behind RAM");
+    }
+
+    /// Linux cuts MMIO windows off at the TPM's address (`drivers/hv/vmbus_drv.c`).
+    #[test]
+    fn the_low_window_is_clear_of_fixed_devices() {
+        let layout = Layout::new(4 * GIB);
+        assert!(u64::from(*layout.low_window.start()) >= layout.low_ram_end());
+        assert!(*layout.low_window.end() < layout::IO_APIC);
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `busway run`: a machine from its first start to its end, resets included.
+
+use std::cell::Cell;
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use log::{error, info};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::timerfd::TimerFd;
+
+use crate::board::{Board, BoardError, BootFiles};
+use crate::boot::BootError;
+use crate::console::{Console, ConsoleError};
+use crate::event_loop::{self, End, Life, LoopError};
+use crate::kvm::{Host, OpenError};
+use crate::signals;
+use crate::spec::{OnReset, SpecError, VmSpec};
+use crate::vcpu::Mailbox;
+
+/// How a run ended, if the host did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The guest switched itself off, or the user did.
+    Done,
+    /// The guest failed: panic, triple fault, no end in time.
+    GuestFailed,
+    /// A signal ended it.
+    Signalled(i32),
+}
+
+impl Verdict {
+    /// The program's exit status.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::GuestFailed => 1,
+            Self::Signalled(signal) => 128 + (signal & 0x7f) as u8,
+        }
+    }
+}
+
+/// The machine could not start, or the host failed while it ran.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The description is wrong.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A file of it is wrong.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// KVM is not there, or not whole.
+    #[error(transparent)]
+    Kvm(#[from] OpenError),
+    /// The machine cannot be built.
+    #[error(transparent)]
+    Board(#[from] BoardError),
+    /// The console cannot be opened.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    /// The event loop failed.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+    /// A vCPU could not go on.
+    #[error("{0}")]
+    Broken(String),
+    /// Descriptors, timers.
+    #[error("the host has no {what}")]
+    Host {
+        /// What was asked of it.
+        what: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// What lives longer than one life of the machine.
+struct Session {
+    console: Console,
+    signals: EventFd,
+    timeout: Option<TimerFd>,
+    /// The guest has panicked, in this life or an earlier one.
+    panicked: Cell<bool>,
+}
+
+/// Runs the machine of `spec` on the KVM device at `kvm` until it ends.
+pub fn run(spec: &VmSpec, kvm: &Path) -> Result<Verdict, RunError> {
+    spec.check()?;
+    let mut files = BootFiles::open(spec)?;
+    let host = Host::open_whole(kvm)?;
+    // Before the console: a machine that cannot start creates and changes nothing.
+    let mut board = Board::build(&host, spec, &mut files)?;
+    let mut session = Session::open(spec)?;
+    loop {
+        match session.live(board, spec)? {
+            End::Reset if spec.on_reset == OnReset::Restart => info!("the guest resets"),
+            end => return session.verdict(end, spec),
+        }
+        board = Board::build(&host, spec, &mut files)?;
+    }
+}
+
+impl Session {
+    fn open(spec: &VmSpec) -> Result<Self, RunError> {
+        let failed = |what| move |source| RunError::Host { what, source };
+        let signals = signals::catch().map_err(failed("signal handler"))?;
+        let timeout = spec.timeout.map(timer).transpose().map_err(failed("timer"))?;
+        let console = Console::open(&spec.serial)?;
+        Ok(Self { console, signals, timeout, panicked: Cell::new(false) })
+    }
+
+    /// One life, from power on or reset to its end.
+    fn live(&mut self, board: Board, spec: &VmSpec) -> Result<End, RunError> {
+        let eventfd = || {
+            let new = EventFd::new(EFD_NONBLOCK);
+            new.map_err(|source| RunError::Host { what: "eventfd", source })
+        };
+        let clone = |event: &EventFd| {
+            let clone = event.try_clone();
+            clone.map_err(|source| RunError::Host { what: "eventfd", source })
+        };
+        let (bell, drained) = (eventfd()?, eventfd()?);
+        let (sender, events) = mpsc::channel();
+        let mailbox = Mailbox::new(sender, clone(&bell)?);
+        let board = board.start(self.console.output(), clone(&drained)?, &mailbox)?;
+        let life = Life {
+            console: &mut self.console,
+            board: &board,
+            events,
+            bell: &bell,
+            drained: &drained,
+            signals: &self.signals,
+            timeout: self.timeout.as_ref(),
+            on_panic: spec.on_panic,
+            panicked: &self.panicked,
+        };
+        Ok(event_loop::run(life)?)
+    }
+
+    fn verdict(&self, end: End, spec: &VmSpec) -> Result<Verdict, RunError> {
+        let verdict = match end {
+            End::PoweredOff | End::Quit | End::Reset if !self.panicked.get() => Verdict::Done,
+            End::PoweredOff | End::Quit | End::Reset | End::Panicked | End::TripleFault => {
+                Verdict::GuestFailed
+            }
+            End::TimedOut => {
+                let seconds = spec.timeout.unwrap_or_default();
+                error!("the guest has not ended within --timeout {seconds}");
+                Verdict::GuestFailed
+            }
+            End::Signal(signal) => Verdict::Signalled(signal),
+            End::Broken(reason) => return Err(RunError::Broken(reason)),
+        };
+        Ok(verdict)
+    }
+}
+
+fn timer(seconds: u64) -> io::Result<TimerFd> {
+    let mut timer = TimerFd::new()?;
+    timer.reset(Duration::from_secs(seconds), None)?;
+    Ok(timer)
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a machine is to be: one plain description, from flags or from a JSON file, and the one
+//! place that checks it.
+//!
+//! Every error is one line that names the flag and says what to do, whichever way the value came.
+
+mod disk;
+mod serial;
+mod size;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use disk::{DiskError, DiskSpec};
+pub use serial::SerialSpec;
+pub use size::Size;
+
+/// A value that cannot be understood: what is wrong, and what would be right.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(pub(crate) String);
+
+/// A machine. The same names stand in a `--spec` file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmSpec {
+    /// The kernel: a bzImage or an ELF vmlinux.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    #[serde(default)]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    #[serde(default = "default_cmdline")]
+    pub cmdline: String,
+    /// vCPUs.
+    #[serde(default = "default_cpus")]
+    pub cpus: u32,
+    /// RAM.
+    #[serde(default = "default_memory")]
+    pub memory: Size,
+    /// Disks, in the order in which the guest finds them.
+    #[serde(default)]
+    pub disks: Vec<DiskSpec>,
+    /// Where the serial port leads.
+    #[serde(default)]
+    pub serial: SerialSpec,
+    /// Seconds after which a guest that still runs has failed.
+    #[serde(default)]
+    pub timeout: Option<u64>,
+    /// What follows a guest's panic.
+    #[serde(default)]
+    pub on_panic: OnPanic,
+    /// What follows a guest's reset.
+    #[serde(default)]
+    pub on_reset: OnReset,
+}
+
+/// What follows a guest's panic, after it has been reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnPanic {
+    /// The machine ends, with status 1.
+    #[default]
+    Exit,
+    /// The guest goes on, to save a crash dump for example.
+    Wait,
+}
+
+/// What follows a guest's reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnReset {
+    /// The machine starts again.
+    #[default]
+    Restart,
+    /// The machine ends, with status 0.
+    Exit,
+}
+
+/// The command line of a guest whose console is the serial port.
+pub const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
+/// The most vCPUs.
+pub const MAX_CPUS: u32 = 64;
+/// The most disks, all on one controller.
+pub const MAX_DISKS: usize = 64;
+/// The least RAM, in bytes, that a kernel of today can unpack itself in.
+const MIN_MEMORY: u64 = 64 << 20;
+const MIB: u64 = 1 << 20;
+
+fn default_cmdline() -> String {
+    DEFAULT_CMDLINE.to_owned()
+}
+
+fn default_cpus() -> u32 {
+    1
+}
+
+fn default_memory() -> Size {
+    Size(512 << 20)
+}
+
+/// A machine that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// The file is not there, or not readable.
+    #[error("--{flag} {path}: {reason}; check the path", path = path.display())]
+    File {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        reason: io::Error,
+    },
+    /// A directory, or a file with nothing in it.
+    #[error("--{flag} {path} is {what}: give a file", path = path.display())]
+    NoContent {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// Nothing to boot.
+    #[error("--kernel is missing: give the kernel to boot, or a machine by --spec")]
+    NoKernel,
+    /// Too few vCPUs or too many.
+    #[error("--cpus {0}: give 1 to {MAX_CPUS}")]
+    Cpus(u32),
+    /// Too little memory, or not whole MiB.
+    #[error("--memory {0}: give whole MiB, 64M or more")]
+    Memory(Size),
+    /// A command line that cannot be passed.
+    #[error("--cmdline has a character that no kernel takes (NUL): remove it")]
+    Cmdline,
+    /// Nothing can happen in no time.
+    #[error("--timeout 0: give one second or more")]
+    Timeout,
+    /// More disks than a controller takes.
+    #[error("--disk is given {0} times: give at most {MAX_DISKS}")]
+    TooManyDisks(usize),
+    /// A disk that cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A value of the JSON file or a flag.
+    #[error("--{flag} {value}: {reason}")]
+    Value {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with it, and what would be right.
+        reason: ValueError,
+    },
+    /// A file that is no description of a machine.
+    #[error("--spec {path}: {reason}; `busway run --print-spec` shows a right one", path = path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// serde's reason.
+        reason: serde_json::Error,
+    },
+}
+
+impl VmSpec {
+    /// A machine of which nothing is special but its kernel.
+    pub fn named(kernel: PathBuf) -> Self {
+        Self {
+            kernel,
+            initrd: None,
+            cmdline: default_cmdline(),
+            cpus: default_cpus(),
+            memory: default_memory(),
+            disks: Vec::new(),
+            serial: SerialSpec::default(),
+            timeout: None,
+            on_panic: OnPanic::default(),
+            on_reset: OnReset::default(),
+        }
+    }
+
+    /// Reads the description in a JSON file, unchecked.
+    pub fn read(path: &Path) -> Result<Self, SpecError> {
+        let text = std::fs::read(path).map_err(|reason| SpecError::File {
+            flag: "spec",
+            path: path.to_owned(),
+            reason,
+        })?;
+        serde_json::from_slice(&text)
+            .map_err(|reason| SpecError::Json { path: path.to_owned(), reason })
+    }
+
+    /// Makes sure that such a machine can be: of all that can be known without starting it.
+    pub fn check(&self) -> Result<(), SpecError> {
+        check_file("kernel", &self.kernel)?;
+        if let Some(initrd) = &self.initrd {
+            check_file("initrd", initrd)?;
+        }
+        if self.cmdline.contains('\0') {
+            return Err(SpecError::Cmdline);
+        }
+        if !(1..=MAX_CPUS).contains(&self.cpus) {
+            return Err(SpecError::Cpus(self.cpus));
+        }
+        if self.memory.0 < MIN_MEMORY || !self.memory.0.is_multiple_of(MIB) {
+            return Err(SpecError::Memory(self.memory));
+        }
+        if self.timeout == Some(0) {
+            return Err(SpecError::Timeout);
+        }
+        if self.disks.len() > MAX_DISKS {
+            return Err(SpecError::TooManyDisks(self.disks.len()));
+        }
+        Ok(disk::check(&self.disks)?)
+    }
+}
+
+/// Makes sure that `path` is a file with something in it that we may read.
+fn check_file(flag: &'static str, path: &Path) -> Result<(), SpecError> {
+    let error = |reason| SpecError::File { flag, path: path.to_owned(), reason };
+    let metadata = File::open(path).and_then(|file| file.metadata()).map_err(error)?;
+    let what = match metadata {
+        metadata if metadata.is_dir() => "a directory",
+        metadata if metadata.is_file() && metadata.len() == 0 => "empty",
+        _ => return Ok(()),
+    };
+    Err(SpecError::NoContent { flag, path: path.to_owned(), what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_needs_to_say_no_more_than_the_flags_do() {
+        let spec: VmSpec = serde_json::from_str(r#"{"kernel": "vmlinuz"}"#).unwrap();
+        assert_eq!((spec.cpus, spec.memory), (1, Size(512 << 20)));
+        assert_eq!(spec.cmdline, "console=ttyS0 panic=-1");
+        assert_eq!(spec.serial, SerialSpec::Stdio);
+        assert_eq!((spec.on_panic, spec.on_reset), (OnPanic::Exit, OnReset::Restart));
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read() {
+        let text = r#"{
+            "kernel": "vmlinuz", "initrd": "initrd", "cmdline": "quiet", "cpus": 4,
+            "memory": "2G", "disks": [{"file": "a.img", "readonly": true, "serial": "A1"}],
+            "serial": "unix=/run/vm.sock", "timeout": 60, "on_panic": "wait", "on_reset": "exit"
+        }"#;
+        let spec: VmSpec = serde_json::from_str(text).unwrap();
+        assert_eq!(spec.memory, Size(2 << 30));
+        assert!(spec.disks[0].readonly);
+        let printed = serde_json::to_string_pretty(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<VmSpec>(&printed).unwrap(), spec);
+        assert!(printed.contains(r#""memory": "2G""#));
+    }
+
+    #[test]
+    fn a_misspelt_name_is_an_error() {
+        let error = serde_json::from_str::<VmSpec>(r#"{"kernel": "k", "cpu": 2}"#).unwrap_err();
+        assert!(error.to_string().contains("`cpu`"), "{error}");
+    }
+}
