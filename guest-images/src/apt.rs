@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Debian packages by way of apt, with lists, cache, sources and status of our own: nothing of the
+//! machine's apt state is read but its configuration (proxies) and written nowhere. No root is needed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::command;
+
+/// Names the environment variable that overrides the mirror.
+pub const MIRROR_VARIABLE: &str = "BUSWAY_DEBIAN_MIRROR";
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Where debootstrap keeps the mirror that it would use itself.
+const DEBOOTSTRAP: &str = "/usr/sbin/debootstrap";
+
+/// One suite and architecture.
+#[derive(Debug)]
+pub struct Apt {
+    config: PathBuf,
+    downloads: PathBuf,
+    suite: String,
+    arch: String,
+}
+
+impl Apt {
+    /// Sets up the private state below `root` and brings the package lists up to date.
+    pub fn open(root: &Path, suite: &str, arch: &str) -> anyhow::Result<Self> {
+        let mirror = mirror()?;
+        let state = root.join("apt").join(format!("{suite}-{arch}"));
+        let apt = Self {
+            config: state.join("apt.conf"),
+            downloads: root.join("packages"),
+            suite: suite.to_owned(),
+            arch: arch.to_owned(),
+        };
+        for below in ["lists/partial", "cache/archives/partial", "preferences.d"] {
+            fs::create_dir_all(state.join(below))?;
+        }
+        fs::create_dir_all(&apt.downloads)?;
+        fs::write(state.join("status"), "")?;
+        fs::write(
+            state.join("sources.list"),
+            format!("deb [target=Packages signed-by={KEYRING}] {mirror} {suite} main\n"),
+        )?;
+        fs::write(&apt.config, configuration(&state, arch))?;
+        apt.update()?;
+        Ok(apt)
+    }
+
+    fn update(&self) -> anyhow::Result<()> {
+        eprintln!(
+            "images: reading the package lists of {} ({})",
+            self.suite, self.arch
+        );
+        // A list that could not be fetched is a warning to apt by default.
+        command::output(self.apt("apt-get").args(["update", "-qq", "--error-on=any"]))
+            .with_context(|| {
+                format!(
+                    "the package lists of {} are out of reach; set {MIRROR_VARIABLE} to another Debian mirror if this one is wrong",
+                    self.suite
+                )
+            })?;
+        Ok(())
+    }
+
+    /// The packages that make up a kernel: `package` itself and what it depends on by the name of a kernel
+    /// part. A meta package comes along; it is empty. From Linux 6.18 on an image is split in several.
+    pub fn kernel_parts(&self, package: &str) -> anyhow::Result<Vec<String>> {
+        const PARTS: [&str; 3] = ["linux-image-", "linux-modules-", "linux-binary-"];
+        let mut found = vec![package.to_owned()];
+        let mut next = 0;
+        while let Some(package) = found.get(next).cloned() {
+            next += 1;
+            for dependency in self.dependencies(&package)? {
+                let part = PARTS.iter().any(|prefix| dependency.starts_with(prefix));
+                if part && !found.contains(&dependency) {
+                    found.push(dependency);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn dependencies(&self, package: &str) -> anyhow::Result<Vec<String>> {
+        let answer = command::text(
+            self.apt("apt-cache")
+                .args(["depends", "--important", package]),
+        )
+        .with_context(|| format!("{} has no package {package}", self.suite))?;
+        Ok(dependencies_in(&answer))
+    }
+
+    /// `package` and all that it needs, its C library too, as if nothing were installed.
+    pub fn closure(&self, package: &str) -> anyhow::Result<Vec<String>> {
+        let answer = command::text(self.apt("apt-get").args([
+            "install",
+            "--simulate",
+            "--quiet=2",
+            "--no-install-recommends",
+            package,
+        ]))
+        .with_context(|| format!("{} cannot provide {package}", self.suite))?;
+        Ok(installed_in(&answer))
+    }
+
+    /// The version that the suite has now.
+    pub fn version(&self, package: &str) -> anyhow::Result<String> {
+        let answer =
+            command::text(
+                self.apt("apt-cache")
+                    .args(["show", "--no-all-versions", package]),
+            )
+            .with_context(|| format!("{} has no package {package}", self.suite))?;
+        let version = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("Version: "));
+        Ok(version
+            .with_context(|| format!("apt-cache gives no version of {package}"))?
+            .trim()
+            .to_owned())
+    }
+
+    /// Downloads (once; apt checks the hash, shows progress and resumes) and unpacks into `tree`.
+    pub fn unpack(&self, package: &str, tree: &Path) -> anyhow::Result<()> {
+        let archive = self.download(package)?;
+        fs::create_dir_all(tree)?;
+        command::output(
+            Command::new("dpkg-deb")
+                .arg("--extract")
+                .arg(&archive)
+                .arg(tree),
+        )
+        .with_context(|| format!("could not unpack {}", archive.display()))?;
+        Ok(())
+    }
+
+    fn download(&self, package: &str) -> anyhow::Result<PathBuf> {
+        let version = self.version(package)?;
+        let arch = &self.arch;
+        let known = [arch.as_str(), "all"].map(|arch| {
+            // apt writes the colon of an epoch as %3a.
+            self.downloads.join(format!(
+                "{package}_{}_{arch}.deb",
+                version.replace(':', "%3a")
+            ))
+        });
+        // Renamed into place when whole, so what has this name has been checked.
+        if let Some(archive) = known.iter().find(|archive| archive.exists()) {
+            return Ok(archive.clone());
+        }
+        eprintln!("images: fetching {package} {version}");
+        let partial = self.downloads.join("partial");
+        fs::create_dir_all(&partial)?;
+        let status = self
+            .apt("apt-get")
+            .args(["download", "-q=1", package])
+            .current_dir(&partial)
+            .status()
+            .context("could not run apt-get")?;
+        if !status.success() {
+            bail!(
+                "{package} {version} could not be fetched ({status}); run it again to go on where it stopped"
+            );
+        }
+        for archive in &known {
+            let name = archive
+                .file_name()
+                .expect("the path was made from a file name");
+            if partial.join(name).exists() {
+                fs::rename(partial.join(name), archive)?;
+                return Ok(archive.clone());
+            }
+        }
+        bail!("apt-get reports success but left no archive of {package} {version}");
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.arg("-c").arg(&self.config).env("LC_ALL", "C");
+        command
+    }
+}
+
+/// Read by apt after the machine's own files, so that proxies hold and all else is ours.
+fn configuration(state: &Path, arch: &str) -> String {
+    let state = state.display();
+    format!(
+        r#"Dir::State "{state}";
+Dir::State::lists "{state}/lists";
+Dir::State::status "{state}/status";
+Dir::State::extended_states "{state}/extended_states";
+Dir::Cache "{state}/cache";
+Dir::Etc::sourcelist "{state}/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "{state}/preferences.d";
+APT::Architecture "{arch}";
+#clear APT::Architectures;
+APT::Architectures {{ "{arch}"; }};
+APT::Sandbox::User "";
+Acquire::Languages "none";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Pre-Invoke;
+#clear DPkg::Post-Invoke;
+#clear DPkg::Pre-Install-Pkgs;
+"#
+    )
+}
+
+/// The mirror that the machine itself uses; the variable wins, and debootstrap knows one where the machine
+/// is no Debian.
+fn mirror() -> anyhow::Result<String> {
+    if let Ok(mirror) = std::env::var(MIRROR_VARIABLE) {
+        return Ok(mirror);
+    }
+    let targets = command::text(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
+        "Created-By: Packages",
+    ]))
+    .unwrap_or_default();
+    let debootstrap = fs::read_to_string(DEBOOTSTRAP).unwrap_or_default();
+    mirror_in_targets(&targets)
+        .or_else(|| mirror_in_debootstrap(&debootstrap))
+        .with_context(|| {
+            format!(
+                "no Debian mirror is known: this machine's apt sources name none and debootstrap is not installed; \
+                 install debootstrap, or set {MIRROR_VARIABLE} to the URI of a Debian mirror (the directory with dists/ in it)"
+            )
+        })
+}
+
+fn mirror_in_targets(targets: &str) -> Option<String> {
+    let uri = targets
+        .lines()
+        .find_map(|line| line.strip_prefix("Debian|Debian|"))?;
+    Some(uri.to_owned())
+}
+
+fn mirror_in_debootstrap(script: &str) -> Option<String> {
+    let line = script
+        .lines()
+        .find_map(|line| line.strip_prefix("DEF_MIRROR="))?;
+    let uri = line.trim_matches('"');
+    uri.ends_with("/debian").then(|| uri.to_owned())
+}
+
+fn dependencies_in(answer: &str) -> Vec<String> {
+    let lines = answer.lines().map(str::trim);
+    // "|Depends:" is one of several that would do; "PreDepends:" counts as well.
+    let names = lines.filter_map(|line| line.split_once("Depends: "));
+    names.map(|(_, name)| name.to_owned()).collect()
+}
+
+fn installed_in(answer: &str) -> Vec<String> {
+    let lines = answer.lines().filter_map(|line| line.strip_prefix("Inst "));
+    let names = lines.filter_map(|line| line.split_whitespace().next());
+    names.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_own_debian_mirror_is_found_among_other_sources() {
+        let targets = "Vendor|Vendor|https://vendor.example/apt/\n\
+            Debian|Debian-Security|https://mirror.example/debian-security/\n\
+            Debian|Debian|https://mirror.example/debian/\n";
+        assert_eq!(
+            mirror_in_targets(targets).as_deref(),
+            Some("https://mirror.example/debian/")
+        );
+        assert_eq!(
+            mirror_in_targets("Ubuntu|Ubuntu|https://u.example/ubuntu/\n"),
+            None
+        );
+    }
+
+    #[test]
+    fn debootstraps_mirror_counts_only_if_it_is_debians() {
+        let script = "#!/bin/sh\nDEF_MIRROR=\"https://mirror.example/debian\"\n";
+        assert_eq!(
+            mirror_in_debootstrap(script).as_deref(),
+            Some("https://mirror.example/debian")
+        );
+        let other = "DEF_MIRROR=\"https://mirror.example/ubuntu\"\n";
+        assert_eq!(mirror_in_debootstrap(other), None);
+    }
+
+    #[test]
+    fn dependencies_are_read_from_apt_cache() {
+        let answer = "linux-image-x\n  PreDepends: dpkg\n |Depends: kmod\n  Depends: linux-image-7\n  Recommends: foo\n";
+        assert_eq!(dependencies_in(answer), ["dpkg", "kmod", "linux-image-7"]);
+    }
+
+    #[test]
+    fn a_simulated_installation_names_its_packages() {
+        let answer = "Inst libc6 (2.36 Debian:12 [amd64]) []\nInst fio (3.33 Debian:12 [amd64])\nConf libc6 (2.36)\n";
+        assert_eq!(installed_in(answer), ["libc6", "fio"]);
+    }
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Guests for tests and demonstrations: which kernels ([`manifest`]), how they are fetched from Debian's
+//! package suites without root and without touching the machine's own apt state ([`apt`], [`store`]),
+//! and the initramfs they boot into ([`initrd`], [`modules`], [`programs`], [`cpio`]).
+//!
+//! Nothing here knows of VMBus hosts; the lab's own host kernel comes from here too.
+
+pub mod apt;
+pub mod cpio;
+pub mod initrd;
+pub mod manifest;
+pub mod modules;
+pub mod programs;
+pub mod store;
+
+mod command;

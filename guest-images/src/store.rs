@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What has been fetched and built, below one directory: packages, unpacked trees and finished images.
+//! An image that is there is used as it is, without a look at the network.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::apt::Apt;
+use crate::initrd;
+use crate::manifest::{Entry, ProgramEntry};
+use crate::modules::Modules;
+use crate::programs;
+
+/// The directory of everything fetched.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A kernel image, ready to boot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Image {
+    /// Name in the manifest.
+    pub name: String,
+    /// What `uname -r` says in it.
+    pub release: String,
+    /// Version of the Debian package.
+    pub package_version: String,
+    /// The kernel.
+    pub vmlinuz: PathBuf,
+    /// The base initramfs, uncompressed; more archives may be appended.
+    pub initrd: PathBuf,
+    /// Tree in which `lib/modules/<release>` lies, indexed by depmod.
+    pub tree: PathBuf,
+    /// Static busybox of the same suite and architecture.
+    pub busybox: PathBuf,
+}
+
+impl Store {
+    /// A store below `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The image, fetched and built if it is not there or if `refresh` asks for the suite's newest.
+    pub fn image(&self, entry: &Entry, refresh: bool) -> anyhow::Result<Image> {
+        let present = if refresh { None } else { self.present(entry) };
+        let image = match present {
+            Some(image) => image,
+            None => self
+                .fetch(entry)
+                .with_context(|| format!("image {} could not be made", entry.name))?,
+        };
+        // Cheap, and the init belongs to the project's sources: never stale.
+        initrd::build(&image).with_context(|| format!("initramfs of {}", image.name))?;
+        Ok(image)
+    }
+
+    /// The image if it has been fetched before.
+    pub fn present(&self, entry: &Entry) -> Option<Image> {
+        let text = fs::read(self.record(entry)).ok()?;
+        let image: Image = serde_json::from_slice(&text).ok()?;
+        let whole = image.vmlinuz.exists() && image.busybox.exists();
+        whole.then_some(image)
+    }
+
+    /// An archive that adds the program to a guest of `entry`'s suite.
+    pub fn program(&self, entry: &Entry, program: &ProgramEntry) -> anyhow::Result<PathBuf> {
+        let directory = self.root.join(&entry.name).join("programs");
+        let archive = directory.join(format!("{}.cpio", program.name));
+        if archive.exists() {
+            return Ok(archive);
+        }
+        let tree = directory.join(format!("{}.tree", program.name));
+        let apt = Apt::open(&self.root, &entry.suite, &entry.arch)?;
+        for package in apt.closure(&program.package)? {
+            apt.unpack(&package, &tree)?;
+        }
+        programs::build(program, &tree, &archive)
+            .with_context(|| format!("program {} for {}", program.name, entry.name))?;
+        fs::remove_dir_all(&tree)?;
+        Ok(archive)
+    }
+
+    fn fetch(&self, entry: &Entry) -> anyhow::Result<Image> {
+        let apt = Apt::open(&self.root, &entry.suite, &entry.arch)?;
+        let parts = apt.kernel_parts(&entry.package)?;
+        let last = parts.last().unwrap_or(&entry.package);
+        let package_version = apt.version(last)?;
+        let busybox_version = apt.version("busybox-static")?;
+
+        let trees = self.root.join("trees");
+        let tree = trees.join(format!("{}_{package_version}_{}", entry.name, entry.arch));
+        let tools = trees.join(format!("busybox_{busybox_version}_{}", entry.arch));
+        apt.unpack("busybox-static", &tools)?;
+        for part in &parts {
+            apt.unpack(part, &tree)?;
+        }
+        let image = Image {
+            name: entry.name.clone(),
+            release: Modules::index(&tree)?,
+            package_version,
+            vmlinuz: kernel_in(&tree)?,
+            initrd: self.root.join(&entry.name).join("initrd.cpio"),
+            busybox: busybox_in(&tools)?,
+            tree,
+        };
+        fs::create_dir_all(self.root.join(&entry.name))?;
+        fs::write(self.record(entry), serde_json::to_vec_pretty(&image)?)?;
+        Ok(image)
+    }
+
+    fn record(&self, entry: &Entry) -> PathBuf {
+        self.root.join(&entry.name).join("image.json")
+    }
+}
+
+fn kernel_in(tree: &Path) -> anyhow::Result<PathBuf> {
+    let Ok(entries) = fs::read_dir(tree.join("boot")) else {
+        bail!("{} has no boot directory", tree.display());
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("vmlinuz-") {
+            return Ok(entry.path());
+        }
+    }
+    bail!("{} has no boot/vmlinuz-*", tree.display());
+}
+
+fn busybox_in(tree: &Path) -> anyhow::Result<PathBuf> {
+    let found = ["bin/busybox", "usr/bin/busybox"].map(|path| tree.join(path));
+    found
+        .into_iter()
+        .find(|path| path.exists())
+        .with_context(|| format!("{} has no busybox", tree.display()))
+}
