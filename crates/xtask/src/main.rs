@@ -2,13 +2,23 @@
 
 //! `cargo xtask`: everything that a developer or CI does with the project.
 
-use std::process::Command;
+use std::process::ExitCode;
 
-use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
+mod images;
+mod lab;
+mod lab_command;
+mod test;
+mod tools;
+mod workspace;
+
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "busway's own commands")]
+#[command(
+    name = "cargo xtask",
+    about = "busway's own commands",
+    after_help = "What the machine lacks from apt is installed when root, and otherwise named in one line to copy."
+)]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -16,34 +26,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run everything that CI runs: format, lints, tests.
-    Test {
-        /// Leave out what needs a real guest.
-        #[arg(long)]
-        quick: bool,
-    },
+    Test(test::Arguments),
+    Lab(lab_command::Arguments),
+    Images(images::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().task {
-        Task::Test { quick: _ } => test(),
-    }
-}
-
-fn test() -> anyhow::Result<()> {
-    cargo(&["fmt", "--all", "--check"])?;
-    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
-    cargo(&["test", "--workspace", "--quiet"])
-}
-
-fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
-    eprintln!("xtask: cargo {}", arguments.join(" "));
-    let status = Command::new(env!("CARGO"))
-        .args(arguments)
-        .status()
-        .with_context(|| format!("could not run cargo {}", arguments.join(" ")))?;
-    if !status.success() {
-        bail!("cargo {} failed: {status}", arguments.join(" "));
-    }
-    Ok(())
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Lab(arguments) => lab_command::run(arguments),
+        Task::Images(arguments) => images::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
 }
