@@ -19,6 +19,9 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Where debootstrap keeps the mirror that it would use itself.
 const DEBOOTSTRAP: &str = "/usr/sbin/debootstrap";
 
+/// Downloads a single file with apt's own methods and proxies.
+const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
+
 /// One suite and architecture.
 #[derive(Debug)]
 pub struct Apt {
@@ -72,7 +75,12 @@ impl Apt {
     /// The packages that make up a kernel: `package` itself and what it depends on by the name of a kernel
     /// part. A meta package comes along; it is empty. From Linux 6.18 on an image is split in several.
     pub fn kernel_parts(&self, package: &str) -> anyhow::Result<Vec<String>> {
-        const PARTS: [&str; 3] = ["linux-image-", "linux-modules-", "linux-binary-"];
+        const PARTS: [&str; 4] = [
+            "linux-image-",
+            "linux-modules-",
+            "linux-binary-",
+            "linux-base-",
+        ];
         let mut found = vec![package.to_owned()];
         let mut next = 0;
         while let Some(package) = found.get(next).cloned() {
@@ -141,49 +149,59 @@ impl Apt {
     }
 
     fn download(&self, package: &str) -> anyhow::Result<PathBuf> {
-        let version = self.version(package)?;
-        let arch = &self.arch;
-        let known = [arch.as_str(), "all"].map(|arch| {
-            // apt writes the colon of an epoch as %3a.
-            self.downloads.join(format!(
-                "{package}_{}_{arch}.deb",
-                version.replace(':', "%3a")
-            ))
-        });
-        // Renamed into place when whole, so what has this name has been checked.
-        if let Some(archive) = known.iter().find(|archive| archive.exists()) {
-            return Ok(archive.clone());
+        let answer = command::text(
+            self.apt("apt-get")
+                .args(["download", "--print-uris", package]),
+        )
+        .with_context(|| format!("{} has no package {package}", self.suite))?;
+        let Some(source) = answer.lines().find_map(Source::parse) else {
+            bail!("apt-get says nothing of where {package} is: {answer:?}");
+        };
+        let archive = self.downloads.join(source.name);
+        if archive.exists() {
+            return Ok(archive);
         }
-        eprintln!("images: fetching {package} {version}");
-        let partial = self.downloads.join("partial");
-        fs::create_dir_all(&partial)?;
+        eprintln!("images: fetching {}", source.name);
+        let partial = self.downloads.join(format!("{}.part", source.name));
+        // Goes on where an interrupted one stopped, and checks the hash that the signed lists give.
         let status = self
-            .apt("apt-get")
-            .args(["download", "-q=1", package])
-            .current_dir(&partial)
+            .apt(APT_HELPER)
+            .args(["-q=1", "download-file", source.uri])
+            .arg(&partial)
+            .arg(source.hash)
             .status()
-            .context("could not run apt-get")?;
+            .with_context(|| format!("could not run {APT_HELPER}"))?;
         if !status.success() {
             bail!(
-                "{package} {version} could not be fetched ({status}); run it again to go on where it stopped"
+                "{} could not be fetched ({status}); run it again to go on where it stopped",
+                source.name
             );
         }
-        for archive in &known {
-            let name = archive
-                .file_name()
-                .expect("the path was made from a file name");
-            if partial.join(name).exists() {
-                fs::rename(partial.join(name), archive)?;
-                return Ok(archive.clone());
-            }
-        }
-        bail!("apt-get reports success but left no archive of {package} {version}");
+        fs::rename(&partial, &archive)?;
+        Ok(archive)
     }
 
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.arg("-c").arg(&self.config).env("LC_ALL", "C");
         command
+    }
+}
+
+/// A line of `apt-get --print-uris`: `'URI' NAME SIZE HASH`.
+struct Source<'a> {
+    uri: &'a str,
+    name: &'a str,
+    hash: &'a str,
+}
+
+impl<'a> Source<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (uri, rest) = line.strip_prefix('\'')?.split_once("' ")?;
+        let mut words = rest.split_whitespace();
+        let (name, _size, hash) = (words.next()?, words.next()?, words.next()?);
+        // Without a hash there would be nothing to check by.
+        hash.starts_with("SHA").then_some(Self { uri, name, hash })
     }
 }
 
@@ -196,6 +214,8 @@ Dir::State::lists "{state}/lists";
 Dir::State::status "{state}/status";
 Dir::State::extended_states "{state}/extended_states";
 Dir::Cache "{state}/cache";
+Dir::Cache::pkgcache "pkgcache.bin";
+Dir::Cache::srcpkgcache "srcpkgcache.bin";
 Dir::Etc::sourcelist "{state}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
@@ -301,6 +321,22 @@ mod tests {
     fn dependencies_are_read_from_apt_cache() {
         let answer = "linux-image-x\n  PreDepends: dpkg\n |Depends: kmod\n  Depends: linux-image-7\n  Recommends: foo\n";
         assert_eq!(dependencies_in(answer), ["dpkg", "kmod", "linux-image-7"]);
+    }
+
+    #[test]
+    fn a_package_without_a_strong_hash_is_not_fetched() {
+        let line = "'https://m.example/p/x_1%3a2.deb' x_1%3a2_all.deb 1500 SHA256:ab";
+        let source = Source::parse(line).unwrap();
+        assert_eq!(
+            (source.uri, source.name, source.hash),
+            (
+                "https://m.example/p/x_1%3a2.deb",
+                "x_1%3a2_all.deb",
+                "SHA256:ab"
+            )
+        );
+        assert!(Source::parse("'https://m.example/x.deb' x.deb 1500").is_none());
+        assert!(Source::parse("'https://m.example/x.deb' x.deb 1500 MD5Sum:ab").is_none());
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 //! Guests for tests and demonstrations: which kernels ([`manifest`]), how they are fetched from Debian's
 //! package suites without root and without touching the machine's own apt state ([`apt`], [`store`]),
-//! and the initramfs they boot into ([`initrd`], [`modules`], [`programs`], [`cpio`]).
+//! the initramfs they boot into ([`initrd`], [`modules`], [`programs`], [`cpio`]) and a disk ([`disk`]).
 //!
 //! Nothing here knows of VMBus hosts; the lab's own host kernel comes from here too.
 
 pub mod apt;
 pub mod cpio;
+pub mod disk;
 pub mod initrd;
 pub mod manifest;
 pub mod modules;

@@ -6,10 +6,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::apt::Apt;
+use crate::disk;
 use crate::initrd;
 use crate::manifest::{Entry, ProgramEntry};
 use crate::modules::Modules;
@@ -68,6 +69,14 @@ impl Store {
         whole.then_some(image)
     }
 
+    /// The disk of [`disk`], made if it is not there. Whoever writes to it takes a copy.
+    pub fn disk(&self) -> anyhow::Result<PathBuf> {
+        fs::create_dir_all(&self.root)?;
+        let path = self.root.join("data.img");
+        disk::build(&path).context("the data disk could not be made")?;
+        Ok(path)
+    }
+
     /// An archive that adds the program to a guest of `entry`'s suite.
     pub fn program(&self, entry: &Entry, program: &ProgramEntry) -> anyhow::Result<PathBuf> {
         let directory = self.root.join(&entry.name).join("programs");
@@ -100,11 +109,12 @@ impl Store {
         for part in &parts {
             apt.unpack(part, &tree)?;
         }
+        let release = Modules::index(&tree)?;
         let image = Image {
             name: entry.name.clone(),
-            release: Modules::index(&tree)?,
+            vmlinuz: kernel_in(&tree, &release)?,
+            release,
             package_version,
-            vmlinuz: kernel_in(&tree)?,
             initrd: self.root.join(&entry.name).join("initrd.cpio"),
             busybox: busybox_in(&tools)?,
             tree,
@@ -119,17 +129,16 @@ impl Store {
     }
 }
 
-fn kernel_in(tree: &Path) -> anyhow::Result<PathBuf> {
-    let Ok(entries) = fs::read_dir(tree.join("boot")) else {
-        bail!("{} has no boot directory", tree.display());
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("vmlinuz-") {
-            return Ok(entry.path());
-        }
-    }
-    bail!("{} has no boot/vmlinuz-*", tree.display());
+/// `boot/vmlinuz-<release>`, or where an image is split, `vmlinuz` among its modules.
+fn kernel_in(tree: &Path, release: &str) -> anyhow::Result<PathBuf> {
+    let found = [
+        tree.join("boot").join(format!("vmlinuz-{release}")),
+        tree.join("lib/modules").join(release).join("vmlinuz"),
+    ];
+    found
+        .into_iter()
+        .find(|path| path.exists())
+        .with_context(|| format!("{} has no kernel", tree.display()))
 }
 
 fn busybox_in(tree: &Path) -> anyhow::Result<PathBuf> {

@@ -67,5 +67,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             println!("  {name} {}", archive.display());
         }
     }
+    println!("data disk {}", store.disk()?.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -24,6 +24,7 @@ pub(crate) const IMAGES: &[Tool] = &[
     tool("apt-get", "apt"),
     tool("dpkg-deb", "dpkg"),
     tool("depmod", "kmod"),
+    tool("mke2fs", "e2fsprogs"),
     tool("xz", "xz-utils"),
     tool("zstd", "zstd"),
     tool(
