@@ -12,22 +12,24 @@ use anyhow::{Context, bail};
 use crate::lab::{FileIn, FileOut, Host, Job, Machine};
 use crate::workspace;
 
+const EXAMPLES: &str = "Examples:
+  cargo xtask lab -- busway check
+  cargo xtask lab --file disk.img --out results -- sh -c 'sha256sum disk.img > out/sum'
+  cargo xtask lab --shell";
+
 /// Status for "the lab failed", so that it is not taken for the command's own.
 const LAB_FAILED: u8 = 125;
 
-/// Run a command on a KVM host with Hyper-V support: this machine if its KVM is whole, else an emulated
-/// host (QEMU without KVM, Debian's kernel, kvm-amd), which takes some 4 s to come up.
+/// Run a command on a KVM host with Hyper-V support: this machine, or an emulated one.
 ///
-/// The command starts in an empty directory with the --file files in it and `busway` on its PATH; in the
-/// emulated host the other programs are busybox's. Its output arrives live, its exit status is xtask's own;
-/// 125 means that the lab itself failed, in one line on stderr.
+/// This machine is taken if its KVM is whole. Else QEMU emulates an AMD processor with SVM, which needs no
+/// KVM, and Debian's kernel with kvm-amd runs on it; that comes up in some 4 s.
 ///
-/// Examples:
-///   cargo xtask lab -- busway check
-///   cargo xtask lab --file disk.img --out results -- sh -c 'sha256sum disk.img > out/sum'
-///   cargo xtask lab --shell
+/// The command starts in a directory with the --file files in it and `busway` on its PATH; in the emulated
+/// host the other programs are busybox's. Its output arrives live and its exit status is xtask's own; 125
+/// means that the lab itself failed, and one line on stderr says how.
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// A file or directory to have in the working directory, under its base name or as NAME. Programs
     /// bring the shared libraries that ldd names.

@@ -33,6 +33,9 @@ pub(crate) const IMAGES: &[Tool] = &[
     ),
 ];
 
+/// What tests in process compare with.
+pub(crate) const TESTS: &[Tool] = &[tool("cpio", "cpio")];
+
 /// What the emulated host takes besides.
 pub(crate) const LAB: &[Tool] = &[
     tool("qemu-system-x86_64", "qemu-system-x86"),

@@ -159,7 +159,7 @@ fn terminal() -> Vec<u8> {
         .collect();
     let mut text = format!("export TERM={kind}\n");
     if let Some((rows, columns)) = size.unwrap_or_default().trim().split_once(' ') {
-        text += &format!("stty rows {rows} cols {columns} </dev/hvc0\n");
+        text += &format!("stty rows {rows} cols {columns}\n");
     }
     text.into_bytes()
 }
