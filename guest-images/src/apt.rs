@@ -57,10 +57,7 @@ impl Apt {
     }
 
     fn update(&self) -> anyhow::Result<()> {
-        eprintln!(
-            "images: reading the package lists of {} ({})",
-            self.suite, self.arch
-        );
+        eprintln!("images: reading the package lists of {} ({})", self.suite, self.arch);
         // A list that could not be fetched is a warning to apt by default.
         command::output(self.apt("apt-get").args(["update", "-qq", "--error-on=any"]))
             .with_context(|| {
@@ -75,12 +72,7 @@ impl Apt {
     /// The packages that make up a kernel: `package` itself and what it depends on by the name of a kernel
     /// part. A meta package comes along; it is empty. From Linux 6.18 on an image is split in several.
     pub fn kernel_parts(&self, package: &str) -> anyhow::Result<Vec<String>> {
-        const PARTS: [&str; 4] = [
-            "linux-image-",
-            "linux-modules-",
-            "linux-binary-",
-            "linux-base-",
-        ];
+        const PARTS: [&str; 4] = ["linux-image-", "linux-modules-", "linux-binary-", "linux-base-"];
         let mut found = vec![package.to_owned()];
         let mut next = 0;
         while let Some(package) = found.get(next).cloned() {
@@ -96,11 +88,8 @@ impl Apt {
     }
 
     fn dependencies(&self, package: &str) -> anyhow::Result<Vec<String>> {
-        let answer = command::text(
-            self.apt("apt-cache")
-                .args(["depends", "--important", package]),
-        )
-        .with_context(|| format!("{} has no package {package}", self.suite))?;
+        let answer = command::text(self.apt("apt-cache").args(["depends", "--important", package]))
+            .with_context(|| format!("{} has no package {package}", self.suite))?;
         Ok(dependencies_in(&answer))
     }
 
@@ -120,14 +109,9 @@ impl Apt {
     /// The version that the suite has now.
     pub fn version(&self, package: &str) -> anyhow::Result<String> {
         let answer =
-            command::text(
-                self.apt("apt-cache")
-                    .args(["show", "--no-all-versions", package]),
-            )
-            .with_context(|| format!("{} has no package {package}", self.suite))?;
-        let version = answer
-            .lines()
-            .find_map(|line| line.strip_prefix("Version: "));
+            command::text(self.apt("apt-cache").args(["show", "--no-all-versions", package]))
+                .with_context(|| format!("{} has no package {package}", self.suite))?;
+        let version = answer.lines().find_map(|line| line.strip_prefix("Version: "));
         Ok(version
             .with_context(|| format!("apt-cache gives no version of {package}"))?
             .trim()
@@ -138,22 +122,14 @@ impl Apt {
     pub fn unpack(&self, package: &str, tree: &Path) -> anyhow::Result<()> {
         let archive = self.download(package)?;
         fs::create_dir_all(tree)?;
-        command::output(
-            Command::new("dpkg-deb")
-                .arg("--extract")
-                .arg(&archive)
-                .arg(tree),
-        )
-        .with_context(|| format!("could not unpack {}", archive.display()))?;
+        command::output(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(tree))
+            .with_context(|| format!("could not unpack {}", archive.display()))?;
         Ok(())
     }
 
     fn download(&self, package: &str) -> anyhow::Result<PathBuf> {
-        let answer = command::text(
-            self.apt("apt-get")
-                .args(["download", "--print-uris", package]),
-        )
-        .with_context(|| format!("{} has no package {package}", self.suite))?;
+        let answer = command::text(self.apt("apt-get").args(["download", "--print-uris", package]))
+            .with_context(|| format!("{} has no package {package}", self.suite))?;
         let Some(source) = answer.lines().find_map(Source::parse) else {
             bail!("apt-get says nothing of where {package} is: {answer:?}");
         };
@@ -260,16 +236,12 @@ fn mirror() -> anyhow::Result<String> {
 }
 
 fn mirror_in_targets(targets: &str) -> Option<String> {
-    let uri = targets
-        .lines()
-        .find_map(|line| line.strip_prefix("Debian|Debian|"))?;
+    let uri = targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|"))?;
     Some(uri.to_owned())
 }
 
 fn mirror_in_debootstrap(script: &str) -> Option<String> {
-    let line = script
-        .lines()
-        .find_map(|line| line.strip_prefix("DEF_MIRROR="))?;
+    let line = script.lines().find_map(|line| line.strip_prefix("DEF_MIRROR="))?;
     let uri = line.trim_matches('"');
     uri.ends_with("/debian").then(|| uri.to_owned())
 }
@@ -296,23 +268,14 @@ mod tests {
         let targets = "Vendor|Vendor|https://vendor.example/apt/\n\
             Debian|Debian-Security|https://mirror.example/debian-security/\n\
             Debian|Debian|https://mirror.example/debian/\n";
-        assert_eq!(
-            mirror_in_targets(targets).as_deref(),
-            Some("https://mirror.example/debian/")
-        );
-        assert_eq!(
-            mirror_in_targets("Ubuntu|Ubuntu|https://u.example/ubuntu/\n"),
-            None
-        );
+        assert_eq!(mirror_in_targets(targets).as_deref(), Some("https://mirror.example/debian/"));
+        assert_eq!(mirror_in_targets("Ubuntu|Ubuntu|https://u.example/ubuntu/\n"), None);
     }
 
     #[test]
     fn debootstraps_mirror_counts_only_if_it_is_debians() {
         let script = "#!/bin/sh\nDEF_MIRROR=\"https://mirror.example/debian\"\n";
-        assert_eq!(
-            mirror_in_debootstrap(script).as_deref(),
-            Some("https://mirror.example/debian")
-        );
+        assert_eq!(mirror_in_debootstrap(script).as_deref(), Some("https://mirror.example/debian"));
         let other = "DEF_MIRROR=\"https://mirror.example/ubuntu\"\n";
         assert_eq!(mirror_in_debootstrap(other), None);
     }
@@ -329,11 +292,7 @@ mod tests {
         let source = Source::parse(line).unwrap();
         assert_eq!(
             (source.uri, source.name, source.hash),
-            (
-                "https://m.example/p/x_1%3a2.deb",
-                "x_1%3a2_all.deb",
-                "SHA256:ab"
-            )
+            ("https://m.example/p/x_1%3a2.deb", "x_1%3a2_all.deb", "SHA256:ab")
         );
         assert!(Source::parse("'https://m.example/x.deb' x.deb 1500").is_none());
         assert!(Source::parse("'https://m.example/x.deb' x.deb 1500 MD5Sum:ab").is_none());

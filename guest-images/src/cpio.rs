@@ -30,12 +30,7 @@ pub struct Archive<W: Write> {
 impl<W: Write> Archive<W> {
     /// Starts an archive; `out` should be buffered.
     pub fn new(out: W) -> Self {
-        Self {
-            out,
-            written: 0,
-            inode: 0,
-            directories: BTreeSet::new(),
-        }
+        Self { out, written: 0, inode: 0, directories: BTreeSet::new() }
     }
 
     /// A directory with mode 0755, and those above it. Saying it twice is no error.
@@ -77,10 +72,7 @@ impl<W: Write> Archive<W> {
         for entry in entries {
             let name = entry.file_name();
             let name = name.to_str().ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    format!("{name:?} is not UTF-8"),
-                )
+                io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is not UTF-8"))
             })?;
             let below = format!("{path}/{name}");
             if entry.file_type()?.is_symlink() {
@@ -185,12 +177,7 @@ mod tests {
             .stdin(Stdio::piped())
             .spawn()
             .expect("this test needs the cpio program");
-        child
-            .stdin
-            .take()
-            .expect("stdin is piped")
-            .write_all(archive)
-            .unwrap();
+        child.stdin.take().expect("stdin is piped").write_all(archive).unwrap();
         assert!(child.wait().unwrap().success());
     }
 
@@ -218,10 +205,7 @@ mod tests {
         assert_eq!(fs::read(at("empty")).unwrap(), b"");
         assert_eq!(fs::read_link(at("a/short")).unwrap(), Path::new("b/run"));
         assert_eq!(fs::read(at("tree/deep/odd")).unwrap(), [7u8; 4097]);
-        assert_eq!(
-            fs::read_link(at("tree/deep/link")).unwrap(),
-            Path::new("odd")
-        );
+        assert_eq!(fs::read_link(at("tree/deep/link")).unwrap(), Path::new("odd"));
     }
 
     #[test]

@@ -32,10 +32,9 @@ pub fn build(path: &Path) -> anyhow::Result<()> {
     }
     let files = path.with_extension("files");
     let unfinished = path.with_extension("part");
-    for (name, contents) in [
-        (GREETING.0, GREETING.1.as_bytes().to_vec()),
-        (NOISE.0, noise(NOISE.1)),
-    ] {
+    for (name, contents) in
+        [(GREETING.0, GREETING.1.as_bytes().to_vec()), (NOISE.0, noise(NOISE.1))]
+    {
         let file = files.join(name);
         if let Some(parent) = file.parent() {
             fs::create_dir_all(parent)?;

@@ -76,27 +76,15 @@ fn add_modules<W: Write>(
     let mut dependencies = String::new();
     for name in &all {
         let path = modules.plain_path(name)?;
-        out.file(
-            &format!("{directory}/{path}"),
-            0o644,
-            &modules.contents(name)?,
-        )?;
+        out.file(&format!("{directory}/{path}"), 0o644, &modules.contents(name)?)?;
         dependencies += &format!("{path}:");
         for need in modules.needs(name)?.iter().rev() {
             dependencies += &format!(" {}", modules.plain_path(need)?);
         }
         dependencies.push('\n');
     }
-    out.file(
-        &format!("{directory}/modules.dep"),
-        0o644,
-        dependencies.as_bytes(),
-    )?;
-    out.file(
-        &format!("{directory}/modules.builtin"),
-        0o644,
-        &modules.built_in_list()?,
-    )?;
+    out.file(&format!("{directory}/modules.dep"), 0o644, dependencies.as_bytes())?;
+    out.file(&format!("{directory}/modules.builtin"), 0o644, &modules.built_in_list()?)?;
     let mut names = loaded.join("\n");
     names.push('\n');
     out.file("etc/busway-modules", 0o644, names.as_bytes())?;

@@ -56,11 +56,7 @@ impl Manifest {
     /// The image of that name; the error lists the names there are.
     pub fn image(&self, name: &str) -> anyhow::Result<&Entry> {
         let Some(entry) = self.images.iter().find(|entry| entry.name == name) else {
-            let names: Vec<_> = self
-                .images
-                .iter()
-                .map(|entry| entry.name.as_str())
-                .collect();
+            let names: Vec<_> = self.images.iter().map(|entry| entry.name.as_str()).collect();
             bail!("no image is called {name}: there are {}", names.join(", "));
         };
         Ok(entry)
@@ -69,15 +65,8 @@ impl Manifest {
     /// The program of that name; the error lists the names there are.
     pub fn program(&self, name: &str) -> anyhow::Result<&ProgramEntry> {
         let Some(entry) = self.programs.iter().find(|entry| entry.name == name) else {
-            let names: Vec<_> = self
-                .programs
-                .iter()
-                .map(|entry| entry.name.as_str())
-                .collect();
-            bail!(
-                "no program is called {name}: there are {}",
-                names.join(", ")
-            );
+            let names: Vec<_> = self.programs.iter().map(|entry| entry.name.as_str()).collect();
+            bail!("no program is called {name}: there are {}", names.join(", "));
         };
         Ok(entry)
     }
@@ -91,9 +80,8 @@ mod tests {
     fn names_are_unique_and_fit_a_path() {
         let manifest = Manifest::load().unwrap();
         let images = manifest.images.iter().map(|entry| &entry.name);
-        let mut names: Vec<_> = images
-            .chain(manifest.programs.iter().map(|entry| &entry.name))
-            .collect();
+        let mut names: Vec<_> =
+            images.chain(manifest.programs.iter().map(|entry| &entry.name)).collect();
         assert!(names.iter().all(|name| {
             name.chars()
                 .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.')
@@ -108,9 +96,6 @@ mod tests {
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let manifest = Manifest::load().unwrap();
         let error = manifest.image("windows").unwrap_err().to_string();
-        assert!(
-            error.contains("windows") && error.contains("bookworm-cloud"),
-            "{error}"
-        );
+        assert!(error.contains("windows") && error.contains("bookworm-cloud"), "{error}");
     }
 }

@@ -42,18 +42,9 @@ impl Modules {
             releases.push(entry?.file_name().to_string_lossy().into_owned());
         }
         let [release] = releases.as_slice() else {
-            bail!(
-                "{} has {} kernels' modules, not one",
-                tree.display(),
-                releases.len()
-            );
+            bail!("{} has {} kernels' modules, not one", tree.display(), releases.len());
         };
-        command::output(
-            Command::new("/sbin/depmod")
-                .arg("--basedir")
-                .arg(tree)
-                .arg(release),
-        )?;
+        command::output(Command::new("/sbin/depmod").arg("--basedir").arg(tree).arg(release))?;
         Ok(release.clone())
     }
 
@@ -120,11 +111,7 @@ impl Modules {
             Some("gz") => "gzip",
             _ => return fs::read(&path).with_context(|| path.display().to_string()),
         };
-        command::output(
-            Command::new(tool)
-                .args(["--decompress", "--stdout"])
-                .arg(&path),
-        )
+        command::output(Command::new(tool).args(["--decompress", "--stdout"]).arg(&path))
     }
 
     /// The kernel's list of what it has built in, for the guest's own modprobe.
@@ -185,10 +172,7 @@ mod tests {
     #[test]
     fn compressed_modules_get_their_plain_name() {
         let modules = modules();
-        assert_eq!(
-            modules.plain_path("top_one").unwrap(),
-            "kernel/a/top-one.ko"
-        );
+        assert_eq!(modules.plain_path("top_one").unwrap(), "kernel/a/top-one.ko");
         assert_eq!(modules.plain_path("alone").unwrap(), "kernel/d/alone.ko");
     }
 }

@@ -17,11 +17,7 @@ use crate::manifest::ProgramEntry;
 
 /// Library directory, loader's name in it, and where programs expect the loader.
 const LAYOUTS: [(&str, &str, &str); 2] = [
-    (
-        "x86_64-linux-gnu",
-        "ld-linux-x86-64.so.2",
-        "lib64/ld-linux-x86-64.so.2",
-    ),
+    ("x86_64-linux-gnu", "ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2"),
     ("i386-linux-gnu", "ld-linux.so.2", "lib/ld-linux.so.2"),
 ];
 
@@ -50,12 +46,8 @@ pub fn build(program: &ProgramEntry, tree: &Path, archive: &Path) -> anyhow::Res
 }
 
 fn copy(out: &mut Archive<BufWriter<File>>, tree: &Path, file: &Path) -> anyhow::Result<()> {
-    let below = file
-        .strip_prefix(tree)?
-        .to_str()
-        .context("path is not UTF-8")?;
-    out.copy(below, file)
-        .with_context(|| file.display().to_string())?;
+    let below = file.strip_prefix(tree)?.to_str().context("path is not UTF-8")?;
+    out.copy(below, file).with_context(|| file.display().to_string())?;
     Ok(())
 }
 

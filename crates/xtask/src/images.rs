@@ -35,9 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         manifest.images.iter().collect()
     } else {
         let names = arguments.names.iter();
-        names
-            .map(|name| manifest.image(name))
-            .collect::<anyhow::Result<Vec<_>>>()?
+        names.map(|name| manifest.image(name)).collect::<anyhow::Result<Vec<_>>>()?
     };
     let store = workspace::images();
     if arguments.list {
@@ -46,20 +44,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 Some(image) => format!("{} ({})", image.release, image.package_version),
                 None => "not fetched".to_owned(),
             };
-            println!(
-                "{:16} {:26} {state}\n{:16} {}",
-                entry.name, entry.package, "", entry.proves
-            );
+            println!("{:16} {:26} {state}\n{:16} {}", entry.name, entry.package, "", entry.proves);
         }
         return Ok(ExitCode::SUCCESS);
     }
     tools::ensure(tools::IMAGES)?;
     for entry in entries {
         let image = store.image(entry, arguments.refresh)?;
-        println!(
-            "{}: Linux {} (package {})",
-            image.name, image.release, image.package_version
-        );
+        println!("{}: Linux {} (package {})", image.name, image.release, image.package_version);
         println!("  kernel {}", image.vmlinuz.display());
         println!("  initrd {}", image.initrd.display());
         for name in &arguments.with {

@@ -70,10 +70,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn job_of(arguments: Arguments) -> anyhow::Result<(Host, Job)> {
-    let machine = Machine {
-        memory_mib: arguments.memory,
-        cpus: arguments.cpus,
-    };
+    let machine = Machine { memory_mib: arguments.memory, cpus: arguments.cpus };
     let files = arguments.files.iter().map(|text| file_in(text));
     let job = Job {
         programs: workspace::busway()?.into_iter().collect(),
@@ -82,11 +79,8 @@ fn job_of(arguments: Arguments) -> anyhow::Result<(Host, Job)> {
         timeout: (!arguments.shell).then(|| Duration::from_secs(arguments.timeout)),
         command: (!arguments.shell).then_some(arguments.command),
     };
-    let host = if arguments.force_emulated {
-        Host::Emulated(machine)
-    } else {
-        Host::choose(machine)?
-    };
+    let host =
+        if arguments.force_emulated { Host::Emulated(machine) } else { Host::choose(machine)? };
     Ok((host, job))
 }
 
@@ -106,18 +100,12 @@ fn file_in(text: &str) -> anyhow::Result<FileIn> {
     if name.starts_with('/') || name.split('/').any(|part| part == "..") {
         bail!("--file {text}: NAME is a path below the working directory, not {name}");
     }
-    Ok(FileIn {
-        name: name.to_owned(),
-        source,
-    })
+    Ok(FileIn { name: name.to_owned(), source })
 }
 
 fn file_out(text: &str) -> FileOut {
     let (name, target) = text.split_once('=').unwrap_or(("out", text));
-    FileOut {
-        name: name.to_owned(),
-        target: PathBuf::from(target),
-    }
+    FileOut { name: name.to_owned(), target: PathBuf::from(target) }
 }
 
 /// MiB in `6G`, `512M`.
@@ -126,9 +114,7 @@ fn parse_memory(text: &str) -> Result<u64, String> {
         Some(number) => (number, 1024),
         None => (text.strip_suffix(['M', 'm']).unwrap_or(text), 1),
     };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "a number with M or G is wanted, such as 4G")?;
+    let number: u64 = number.parse().map_err(|_| "a number with M or G is wanted, such as 4G")?;
     number
         .checked_mul(unit)
         .filter(|mib| *mib >= 512)

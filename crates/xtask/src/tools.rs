@@ -27,10 +27,7 @@ pub(crate) const IMAGES: &[Tool] = &[
     tool("mke2fs", "e2fsprogs"),
     tool("xz", "xz-utils"),
     tool("zstd", "zstd"),
-    tool(
-        "/usr/share/keyrings/debian-archive-keyring.gpg",
-        "debian-archive-keyring",
-    ),
+    tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
 ];
 
 /// What tests in process compare with.
@@ -89,10 +86,7 @@ fn found(file: &str) -> bool {
 }
 
 fn is_root() -> bool {
-    Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|output| output.stdout == b"0\n")
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
 }
 
 fn apt_get(arguments: &[&str], packages: &[&str]) -> anyhow::Result<bool> {

@@ -11,9 +11,7 @@ use busway_guest_images::store::Store;
 /// The top of the checkout.
 pub(crate) fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors()
-        .nth(2)
-        .expect("this crate lies two levels below the top")
+    here.ancestors().nth(2).expect("this crate lies two levels below the top")
 }
 
 /// cargo's target directory, where everything built or fetched goes.

@@ -34,10 +34,7 @@ pub(crate) fn run(job: &Job, watch: &mut (dyn FnMut(&[u8]) + Send)) -> anyhow::R
     }
     let started = Instant::now();
     let status = execute(job, &work, &programs, watch)?;
-    if job
-        .timeout
-        .is_some_and(|timeout| started.elapsed() >= timeout)
-    {
+    if job.timeout.is_some_and(|timeout| started.elapsed() >= timeout) {
         let seconds = job.timeout.unwrap_or_default().as_secs();
         bail!("the command did not end within {seconds} s (--timeout) and was stopped");
     }
@@ -79,9 +76,7 @@ fn command(job: &Job) -> anyhow::Result<Command> {
     if words.is_empty() {
         bail!("no command was given");
     }
-    command
-        .args(["--kill-after=5", &timeout.to_string()])
-        .args(words);
+    command.args(["--kill-after=5", &timeout.to_string()]).args(words);
     Ok(command)
 }
 

@@ -74,9 +74,8 @@ impl Run {
         fs::create_dir_all(&parent)?;
         sweep(&parent);
         let pid = std::process::id();
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("run-{pid}-"))
-            .tempdir_in(&parent)?;
+        let directory =
+            tempfile::Builder::new().prefix(&format!("run-{pid}-")).tempdir_in(&parent)?;
         let random = directory.path().file_name().unwrap_or_default();
         let mark = format!("\0lab {} ", random.to_string_lossy()).into_bytes();
         let run = Self { directory, mark };
@@ -171,10 +170,7 @@ impl Run {
     fn unpack(&self, files: UnixStream) -> anyhow::Result<End> {
         let target = self.path("out");
         fs::create_dir_all(&target)?;
-        let mut tar = Tar {
-            target,
-            child: None,
-        };
+        let mut tar = Tar { target, child: None };
         let end = stream::copy(files, &mut tar, &self.mark)?;
         if let Some(mut child) = tar.child {
             drop(child.stdin.take());
@@ -198,33 +194,19 @@ impl Run {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-no-reboot",
-            ])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", PROCESSOR])
             .args(["-smp", &machine.cpus.to_string()])
             .args(["-m", &format!("{}M", machine.memory_mib)])
             .arg("-kernel")
             .arg(&image.vmlinuz)
             .args(["-initrd", "initrd.cpio", "-append", COMMAND_LINE])
-            .args([
-                "-chardev",
-                "file,id=console,path=console.log",
-                "-serial",
-                "chardev:console",
-            ])
+            .args(["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"])
             .args(["-device", "virtio-serial-pci"]);
         for (number, name) in (1..).zip(PORTS) {
             command
                 .args(["-chardev", &format!("socket,id={name},path={name}")])
-                .args([
-                    "-device",
-                    &format!("virtserialport,nr={number},chardev={name}"),
-                ]);
+                .args(["-device", &format!("virtserialport,nr={number},chardev={name}")]);
         }
         if shell {
             command
@@ -271,9 +253,7 @@ fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let pid = name
-            .strip_prefix("run-")
-            .and_then(|rest| rest.split('-').next());
+        let pid = name.strip_prefix("run-").and_then(|rest| rest.split('-').next());
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -406,9 +386,7 @@ impl Write for Tar {
         }
         if self.child.is_none() {
             let mut command = Command::new("tar");
-            command
-                .args(["-x", "--no-same-owner", "-f", "-", "-C"])
-                .arg(&self.target);
+            command.args(["-x", "--no-same-owner", "-f", "-", "-C"]).arg(&self.target);
             self.child = Some(command.stdin(Stdio::piped()).spawn()?);
         }
         match self.child.as_mut().and_then(|child| child.stdin.as_mut()) {

@@ -34,18 +34,13 @@ pub(crate) fn build(path: &Path, image: &Image, job: &Job, mark: &[u8]) -> anyho
     add_modules(&mut out, image)?;
     add_files(&mut out, job)?;
     out.file("lab/mark", 0o644, mark)?;
-    let names: Vec<_> = job
-        .outs
-        .iter()
-        .map(|file| format!("{}\n", file.name))
-        .collect();
+    let names: Vec<_> = job.outs.iter().map(|file| format!("{}\n", file.name)).collect();
     out.file("lab/outs", 0o644, names.concat().as_bytes())?;
     match &job.command {
         Some(command) => out.file("lab/command", 0o644, &script(command))?,
         None => out.file("lab/terminal", 0o644, &terminal())?,
     }
-    out.finish()
-        .context("could not write the lab's initramfs")?;
+    out.finish().context("could not write the lab's initramfs")?;
     Ok(())
 }
 
@@ -53,18 +48,10 @@ fn add_modules<W: Write>(out: &mut Archive<W>, image: &Image) -> anyhow::Result<
     let modules = Modules::open(&image.tree, &image.release)?;
     let (order, absent) = modules.order(&MODULES);
     if !absent.is_empty() {
-        bail!(
-            "the lab's kernel {} has no {}",
-            image.release,
-            absent.join(", ")
-        );
+        bail!("the lab's kernel {} has no {}", image.release, absent.join(", "));
     }
     for name in &order {
-        out.file(
-            &format!("lab/modules/{name}.ko"),
-            0o644,
-            &modules.contents(name)?,
-        )?;
+        out.file(&format!("lab/modules/{name}.ko"), 0o644, &modules.contents(name)?)?;
     }
     let mut order = order.join("\n");
     order.push('\n');
@@ -90,8 +77,7 @@ fn add_files<W: Write>(out: &mut Archive<W>, job: &Job) -> anyhow::Result<()> {
     }
     for library in libraries {
         let name = library.to_str().context("a library's path must be UTF-8")?;
-        out.copy(name, &library)
-            .with_context(|| format!("could not read {name}"))?;
+        out.copy(name, &library).with_context(|| format!("could not read {name}"))?;
     }
     Ok(())
 }
@@ -122,10 +108,7 @@ fn libraries_in(answer: &str) -> Vec<PathBuf> {
         let path = line.split_once("=> ").map_or(line, |(_, path)| path);
         path.split_whitespace().next()
     });
-    words
-        .filter(|word| word.starts_with('/'))
-        .map(PathBuf::from)
-        .collect()
+    words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
 /// `exec 'program' 'argument'...`, each quoted for the shell.
@@ -147,16 +130,10 @@ fn script(command: &[std::ffi::OsString]) -> Vec<u8> {
 
 /// Makes the shell's terminal the size and kind of ours.
 fn terminal() -> Vec<u8> {
-    let size = Command::new("stty")
-        .arg("size")
-        .stdin(std::process::Stdio::inherit())
-        .output();
+    let size = Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output();
     let size = size.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let kind = std::env::var("TERM").unwrap_or_default();
-    let kind: String = kind
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
-        .collect();
+    let kind: String = kind.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
     let mut text = format!("export TERM={kind}\n");
     if let Some((rows, columns)) = size.unwrap_or_default().trim().split_once(' ') {
         text += &format!("stty rows {rows} cols {columns}\n");
@@ -174,10 +151,7 @@ mod tests {
             \t/lib64/ld-linux-x86-64.so.2 (0x7f2)\n";
         assert_eq!(
             libraries_in(answer),
-            [
-                Path::new("/lib/libgcc_s.so.1"),
-                Path::new("/lib64/ld-linux-x86-64.so.2")
-            ]
+            [Path::new("/lib/libgcc_s.so.1"), Path::new("/lib64/ld-linux-x86-64.so.2")]
         );
         assert!(libraries_in("\tstatically linked\n").is_empty());
     }

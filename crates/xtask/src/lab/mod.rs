@@ -124,19 +124,8 @@ fn deliver(from: &Path, file: &FileOut, status: u8) -> anyhow::Result<()> {
 /// Copies a file, or the contents of a directory, with modes and holes.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let mut command = Command::new("cp");
-    command.args([
-        "-R",
-        "-T",
-        "--preserve=mode,timestamps",
-        "--sparse=auto",
-        "--reflink=auto",
-    ]);
-    let status = command
-        .arg("--")
-        .arg(from)
-        .arg(to)
-        .status()
-        .context("could not run cp")?;
+    command.args(["-R", "-T", "--preserve=mode,timestamps", "--sparse=auto", "--reflink=auto"]);
+    let status = command.arg("--").arg(from).arg(to).status().context("could not run cp")?;
     if !status.success() {
         bail!("{} could not be copied to {}", from.display(), to.display());
     }
@@ -151,10 +140,7 @@ mod tests {
     fn a_result_is_delivered_or_missed() {
         let directory = tempfile::tempdir().unwrap();
         let from = directory.path().join("out");
-        let file = FileOut {
-            name: "out".to_owned(),
-            target: directory.path().join("new/place"),
-        };
+        let file = FileOut { name: "out".to_owned(), target: directory.path().join("new/place") };
         assert!(deliver(&from, &file, 0).is_err());
         assert!(deliver(&from, &file, 1).is_ok());
         fs::create_dir(&from).unwrap();
@@ -162,9 +148,6 @@ mod tests {
         deliver(&from, &file, 0).unwrap();
         // Into a directory that is there already, contents go beside contents.
         deliver(&from, &file, 0).unwrap();
-        assert_eq!(
-            fs::read(directory.path().join("new/place/a")).unwrap(),
-            b"1"
-        );
+        assert_eq!(fs::read(directory.path().join("new/place/a")).unwrap(), b"1");
     }
 }

@@ -46,11 +46,7 @@ pub(crate) fn copy(mut from: impl Read, to: &mut impl Write, mark: &[u8]) -> io:
 /// What is certainly output, and the trailer's text if it has begun.
 fn split<'a>(held: &'a [u8], mark: &[u8]) -> (&'a [u8], Option<&'a [u8]>) {
     let mut from = 0;
-    while let Some(at) = held
-        .iter()
-        .skip(from)
-        .position(|byte| mark.first() == Some(byte))
-    {
+    while let Some(at) = held.iter().skip(from).position(|byte| mark.first() == Some(byte)) {
         let (plain, rest) = held.split_at(from + at);
         if let Some(text) = rest.strip_prefix(mark) {
             return (plain, Some(text));

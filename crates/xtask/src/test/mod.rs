@@ -28,22 +28,8 @@ pub(crate) struct Arguments {
 /// Parts that need neither KVM nor root.
 const IN_PROCESS: [(&str, &[&str]); 3] = [
     ("format", &["fmt", "--all", "--check"]),
-    (
-        "lints",
-        &[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--quiet",
-            "--",
-            "-D",
-            "warnings",
-        ],
-    ),
-    (
-        "tests in process",
-        &["test", "--workspace", "--no-fail-fast", "--quiet"],
-    ),
+    ("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+    ("tests in process", &["test", "--workspace", "--no-fail-fast", "--quiet"]),
 ];
 
 /// Does what the command line asks.
@@ -57,11 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     report.leave_out(
         "boots in real guests",
-        if arguments.quick {
-            "--quick"
-        } else {
-            "this checkout has no tests/boot"
-        },
+        if arguments.quick { "--quick" } else { "this checkout has no tests/boot" },
     );
     Ok(report.close())
 }
@@ -69,10 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 /// Runs cargo with its output passed on, and says whether it was content.
 fn cargo(arguments: &[&str], tally: &mut Tally) -> anyhow::Result<bool> {
     let mut command: Command = workspace::cargo(arguments);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("could not run cargo")?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("could not run cargo")?;
     if let Some(mut stdout) = child.stdout.take() {
         let mut chunk = vec![0; 64 << 10];
         loop {
@@ -120,10 +99,6 @@ impl Report {
             println!("{line}");
         }
         println!("{}", self.total);
-        if self.total.failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if self.total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

@@ -31,9 +31,8 @@ impl Tally {
     }
 
     fn count(&mut self, line: &str) {
-        let Some((_verdict, counts)) = line
-            .strip_prefix("test result: ")
-            .and_then(|result| result.split_once(". "))
+        let Some((_verdict, counts)) =
+            line.strip_prefix("test result: ").and_then(|result| result.split_once(". "))
         else {
             return;
         };
@@ -68,11 +67,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
 
