@@ -4,9 +4,7 @@
 
 use busway_memory::{GuestMemory, GuestSlices};
 use busway_ring::Packet;
-use busway_vmbus::{
-    ChannelHandler, Closing, Device, Fault, Io, Offer, Opening, Placement, external_pages,
-};
+use busway_vmbus::{ChannelHandler, Closing, Device, Fault, Io, Offer, Opening, external_pages};
 use busway_wire::Guid;
 
 pub const ECHO: Guid = Guid::from_text_order(0x0e00_0e00_0000_4000_8000_0000_0000_0e00);
@@ -27,10 +25,6 @@ impl Default for Echo {
 impl Device for Echo {
     fn offer(&self) -> Offer {
         Offer::new(ECHO, Guid::from_text_order(self.instance))
-    }
-
-    fn placement(&self) -> Placement {
-        Placement::Shared
     }
 
     fn open(&mut self, opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {

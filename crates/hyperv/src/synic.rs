@@ -182,6 +182,14 @@ impl Synic {
         self.set_bits(page, word, bit)
     }
 
+    /// Sets flag `flag` in the first half of the interrupt page at `page`, by which guests before
+    /// VMBus 2.4 learn which channel is meant; event flag 0 of VP 0 goes with it.
+    pub fn set_page_flag(&self, page: u64, flag: u16) {
+        if flag < EVENT_FLAGS {
+            self.set_bits(page, usize::from(flag / 32), 1 << (flag % 32));
+        }
+    }
+
     /// Sets `bits` of an event page's word; true if any of them was clear. A page that is no RAM
     /// swallows them, as it would the guest's own writes.
     fn set_bits(&self, page: u64, word: usize, bits: u32) -> bool {
@@ -311,6 +319,15 @@ mod tests {
         assert!(synic.set_flag(0, VMBUS_SINT, 37));
         assert!(!synic.set_flag(0, VMBUS_SINT, 2048));
         assert!(!synic.set_flag(9, VMBUS_SINT, 1));
+    }
+
+    #[test]
+    fn a_flag_of_the_interrupt_page_is_a_bit_of_its_first_half() {
+        let (memory, synic) = synic();
+        synic.set_page_flag(0x6000, 2047);
+        assert_eq!(word(&memory, 0x60fc), 1 << 31);
+        synic.set_page_flag(0x6000, 2048);
+        assert_eq!(word(&memory, 0x6100), 0);
     }
 
     #[test]

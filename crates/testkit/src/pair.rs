@@ -81,8 +81,7 @@ impl Pair {
         let memory = GuestMemory::allocate(&[region]).unwrap();
         let synic = Arc::new(Synic::new(memory.clone(), config.vps));
         let raised = AtomicU64::new(0);
-        let interrupts =
-            Arc::new(TestInterrupts { synic: synic.clone(), memory: memory.clone(), raised });
+        let interrupts = Arc::new(TestInterrupts { synic: synic.clone(), raised });
         let state = Rc::new(RefCell::new(State::default()));
         let platform = InlinePlatform { synic: synic.clone(), state: state.clone() };
         let server = ServerConfig { vp_count: config.vps, newest_version: config.newest_version };

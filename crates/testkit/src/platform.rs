@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use busway_hyperv::synic::{Posted, Synic};
-use busway_memory::{Bytes, GuestAddress};
 use busway_vmbus::{
     Channel, ChannelKey, Command, Completion, Delivery, Fault, InterruptTarget, Interrupts,
-    MessageTarget, Placement, Platform, Progress,
+    MessageTarget, Platform, Progress,
 };
 use busway_wire::control::MessageBuf;
 use busway_wire::synic::VMBUS_SINT;
@@ -23,7 +22,6 @@ use vmm_sys_util::poll::{EpollContext, EpollEvents};
 #[derive(Debug)]
 pub(crate) struct TestInterrupts {
     pub(crate) synic: Arc<Synic>,
-    pub(crate) memory: busway_memory::GuestMemory,
     pub(crate) raised: AtomicU64,
 }
 
@@ -33,9 +31,7 @@ impl Interrupts for TestInterrupts {
             InterruptTarget::Polled => false,
             InterruptTarget::EventFlag { vp, sint, flag } => self.synic.set_flag(vp, sint, flag),
             InterruptTarget::InterruptPage { page, bit } => {
-                let byte = GuestAddress(page + u64::from(bit / 8));
-                let bits: u8 = self.memory.read_obj(byte).unwrap();
-                self.memory.write_obj(bits | 1 << (bit % 8), byte).unwrap();
+                self.synic.set_page_flag(page, bit);
                 self.synic.set_flag(0, VMBUS_SINT, 0)
             }
         };
@@ -80,12 +76,7 @@ impl Platform for InlinePlatform {
         }
     }
 
-    fn start(
-        &mut self,
-        channel: Channel,
-        connection_id: u32,
-        _placement: Placement,
-    ) -> Result<(), Fault> {
+    fn start(&mut self, channel: Channel, connection_id: u32) -> Result<(), Fault> {
         let key = channel.key();
         let running = Running { channel, connection_id, more: true, closing: false };
         self.state.borrow_mut().channels.insert(key, running);

@@ -11,7 +11,7 @@ use busway_wire::control::{HostMessage, MessageBuf};
 
 use crate::action::{Action, ChannelKey, Completion, MessageTarget, OpenRequest};
 use crate::channel::{Channel, Command, Rings};
-use crate::device::{Device, Opening, Placement};
+use crate::device::{Device, Opening};
 use crate::fault::Fault;
 use crate::io::Interrupts;
 use crate::limit::LogLimit;
@@ -25,12 +25,7 @@ pub trait Platform {
 
     /// Runs an open channel: gives it [turns](Channel::run) when the guest signals `connection_id`
     /// or a back end is ready, and reports what it completes. It has its first turn at once.
-    fn start(
-        &mut self,
-        channel: Channel,
-        connection_id: u32,
-        placement: Placement,
-    ) -> Result<(), Fault>;
+    fn start(&mut self, channel: Channel, connection_id: u32) -> Result<(), Fault>;
 
     /// Hands a command to a running channel.
     fn command(&mut self, key: ChannelKey, command: Command);
@@ -233,11 +228,10 @@ impl Bus {
             user_data: request.user_data,
         };
         let handler = device.open(&opening)?;
-        let placement = device.placement();
         let connection_id = request.connection_id;
         let (memory, interrupts) = (self.memory.clone(), Arc::clone(&self.interrupts));
         let channel = Channel::new(key, handler, rings, memory, interrupts, request);
-        self.platform.start(channel, connection_id, placement)
+        self.platform.start(channel, connection_id)
     }
 
     fn forget(&mut self, key: ChannelKey) {

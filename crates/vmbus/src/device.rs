@@ -49,22 +49,10 @@ pub trait Device: Send {
     /// What the guest is told of the device. Must be the same each time.
     fn offer(&self) -> Offer;
 
-    /// Where the device's channels run.
-    fn placement(&self) -> Placement;
-
     /// The guest opens a channel. Called on the bus's thread; must not block.
     ///
     /// An error is the host's: there is nothing in an open that a device could object to.
     fn open(&mut self, opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault>;
-}
-
-/// Where a channel's handler runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
-    /// On the bus's thread, with all other light devices.
-    Shared,
-    /// On a thread of its own.
-    OwnThread,
 }
 
 /// What a device knows when a channel of it is opened.

@@ -4,7 +4,7 @@
 
 use busway_ring::Packet;
 use busway_testkit::{Pair, PairConfig};
-use busway_vmbus::{ChannelHandler, Device, Fault, Io, Offer, Opening, Placement};
+use busway_vmbus::{ChannelHandler, Device, Fault, Io, Offer, Opening};
 use busway_wire::control::layout::OfferChannel;
 use busway_wire::{Guid, Version};
 
@@ -17,10 +17,6 @@ struct IdleChannel;
 impl Device for Idle {
     fn offer(&self) -> Offer {
         Offer::new(Guid::from_text_order(0xb), Guid::from_text_order(self.0))
-    }
-
-    fn placement(&self) -> Placement {
-        Placement::Shared
     }
 
     fn open(&mut self, _opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {
