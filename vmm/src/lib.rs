@@ -8,6 +8,7 @@
 pub mod acpi;
 pub mod board;
 pub mod boot;
+pub mod bus;
 pub mod check;
 pub mod cli;
 pub mod console;

@@ -13,6 +13,12 @@ use crate::gpadl::{Gpadl, GpadlId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelKey(pub(crate) u32);
 
+impl std::fmt::Display for ChannelKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Where messages to the guest go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageTarget {

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! VMBus in this machine: the bus on the main thread, a worker for each open channel.
+//!
+//! ```text
+//!   vCPU threads          main thread                       workers
+//!   HvPostMessage ──▶ Port ──▶ VmBus (busway_vmbus::Bus) ──▶ Inbox ──▶ Channel
+//!   HvSignalEvent ─────────────────────(eventfd)───────────────────▶ Channel
+//!                     Port ◀── completions ◀─────────────────────── Channel
+//! ```
+
+mod platform;
+mod port;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use busway_hyperv::synic::Synic;
+use busway_memory::GuestMemory;
+use busway_vmbus::{Bus, Device, Fault, ServerConfig};
+
+use crate::engine::Engine;
+use platform::{ChannelInterrupts, Machine};
+use port::News;
+
+pub use port::Port;
+
+/// The bus of one life of the machine.
+pub struct VmBus {
+    bus: Bus,
+    port: Arc<Port>,
+}
+
+impl VmBus {
+    /// A bus without devices, which hears of its guest through `port`.
+    pub fn new(
+        config: ServerConfig,
+        memory: GuestMemory,
+        engine: &Arc<dyn Engine>,
+        synic: &Arc<Synic>,
+        port: Arc<Port>,
+    ) -> Self {
+        let interrupts = ChannelInterrupts { engine: Arc::clone(engine), synic: Arc::clone(synic) };
+        let machine = Machine {
+            engine: Arc::clone(engine),
+            synic: Arc::clone(synic),
+            port: Arc::clone(&port),
+            workers: HashMap::new(),
+        };
+        let bus = Bus::new(config, memory, Arc::new(interrupts), Box::new(machine));
+        Self { bus, port }
+    }
+
+    /// Puts a device on the bus.
+    pub fn add(&mut self, device: Box<dyn Device>) {
+        self.bus.add(device);
+    }
+
+    /// The letter box, whose bell says when to [`work`](Self::work).
+    pub const fn port(&self) -> &Arc<Port> {
+        &self.port
+    }
+
+    /// Does all that is to be done now. A fault is the host's: the machine must stop.
+    pub fn work(&mut self) -> Result<(), Fault> {
+        let _ = self.port.bell().read();
+        if self.port.take_slot_freed() {
+            self.bus.deliver();
+        }
+        while let Some(news) = self.port.take() {
+            match news {
+                News::Message(message) => self.bus.guest_message(message.as_bytes()),
+                News::Completed(completion) => self.bus.complete(completion),
+                News::Failed(key, fault) => self.bus.channel_failed(key, fault),
+                News::HostFailed(fault) => return Err(fault),
+            }
+        }
+        self.port.set_undelivered(self.bus.undelivered());
+        Ok(())
+    }
+
+    /// Closes every channel and waits until nothing uses the guest's memory any more. The vCPUs
+    /// have stopped.
+    pub fn stop(mut self) -> Result<(), Fault> {
+        self.bus.reset();
+        while !self.bus.is_quiet() {
+            self.port.wait();
+            self.work()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The thread behind an open channel: one event loop, which drives any device's handler.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use busway_vmbus::{Channel, ChannelKey, Command, Completion, Fault, Progress};
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::port::{News, Port};
+use crate::lock;
+
+/// A channel's thread, as the bus sees it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    inbox: Arc<Inbox>,
+}
+
+/// Commands on their way to a channel.
+#[derive(Debug)]
+struct Inbox {
+    commands: Mutex<VecDeque<Command>>,
+    bell: EventFd,
+}
+
+impl Worker {
+    /// Starts a thread for `channel`, which has its first turn at once, and then one whenever
+    /// `kick` is signalled. What it has to say goes to `port`; it ends with the channel.
+    pub(super) fn start(channel: Channel, kick: EventFd, port: Arc<Port>) -> io::Result<Self> {
+        let bell = EventFd::new(EFD_NONBLOCK)?;
+        let inbox = Arc::new(Inbox { commands: Mutex::default(), bell });
+        kick.write(1)?;
+        let thread_inbox = Arc::clone(&inbox);
+        let name = format!("channel{}", channel.key());
+        thread::Builder::new().name(name).spawn(move || run(channel, kick, thread_inbox, &port))?;
+        Ok(Self { inbox })
+    }
+
+    /// Hands a command to the channel.
+    pub(super) fn command(&self, command: Command) {
+        lock(&self.inbox.commands).push_back(command);
+        let _ = self.inbox.bell.write(1);
+    }
+}
+
+fn run(channel: Channel, kick: EventFd, inbox: Arc<Inbox>, port: &Arc<Port>) {
+    let key = channel.key();
+    let _unwinding = FailOnPanic { key, port };
+    match serve(channel, kick, inbox, port) {
+        // The channel is dropped by now: its rings are unmapped, its back ends are gone.
+        Ok(()) => port.send(News::Completed(Completion::Closed(key))),
+        Err(error) => port.send(News::Failed(key, Fault::host(error))),
+    }
+}
+
+/// A worker that panics must not leave the guest waiting for ever.
+struct FailOnPanic<'a> {
+    key: ChannelKey,
+    port: &'a Port,
+}
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.port.send(News::Failed(self.key, Fault::host("a channel's thread has panicked")));
+        }
+    }
+}
+
+/// Drives `channel` until it is closed.
+fn serve(
+    channel: Channel,
+    kick: EventFd,
+    inbox: Arc<Inbox>,
+    port: &Arc<Port>,
+) -> Result<(), event_manager::Error> {
+    let closed = Rc::new(Cell::new(false));
+    let mut manager = EventManager::new()?;
+    manager.add_subscriber(Loop {
+        channel,
+        kick,
+        inbox,
+        port: Arc::clone(port),
+        idle_since: Instant::now(),
+        closed: Rc::clone(&closed),
+    });
+    while !closed.get() {
+        manager.run()?;
+    }
+    Ok(())
+}
+
+// What an event is about, as event-manager carries it; a back end's token follows the last.
+const KICK: u32 = 0;
+const COMMAND: u32 = 1;
+const FIRST_TOKEN: u32 = 2;
+
+struct Loop {
+    channel: Channel,
+    /// The guest's signal.
+    kick: EventFd,
+    inbox: Arc<Inbox>,
+    port: Arc<Port>,
+    idle_since: Instant,
+    closed: Rc<Cell<bool>>,
+}
+
+impl MutEventSubscriber for Loop {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let mut events = vec![
+            Events::with_data(&self.kick, KICK, EventSet::IN),
+            Events::with_data(&self.inbox.bell, COMMAND, EventSet::IN),
+        ];
+        for (token, fd) in self.channel.wakeups() {
+            let data = FIRST_TOKEN.saturating_add(token);
+            events.push(Events::with_data_raw(fd.as_raw_fd(), data, EventSet::IN));
+        }
+        for event in events {
+            if let Err(error) = ops.add(event) {
+                self.fail(Fault::host(error));
+            }
+        }
+    }
+
+    fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
+        match events.data() {
+            KICK => {
+                let _ = self.kick.read();
+                self.channel.slept(self.idle_since.elapsed());
+                let progress = self.channel.run();
+                self.go_on(progress);
+            }
+            COMMAND => {
+                let _ = self.inbox.bell.read();
+                self.obey();
+            }
+            data => {
+                let progress = self.channel.ready(data.saturating_sub(FIRST_TOKEN));
+                self.go_on(progress);
+                let completion = self.channel.poll_close();
+                self.report(completion);
+            }
+        }
+        self.idle_since = Instant::now();
+    }
+}
+
+impl Loop {
+    fn go_on(&self, progress: Result<Progress, Fault>) {
+        match progress {
+            Ok(Progress::Idle) => {}
+            // Comes back through the loop, so that commands and back ends have their turn.
+            Ok(Progress::More) => {
+                let _ = self.kick.write(1);
+            }
+            Err(fault) => self.fail(fault),
+        }
+    }
+
+    fn fail(&self, fault: Fault) {
+        self.port.send(News::Failed(self.channel.key(), fault));
+    }
+
+    fn obey(&mut self) {
+        loop {
+            let Some(command) = lock(&self.inbox.commands).pop_front() else {
+                return;
+            };
+            let completion = self.channel.command(command);
+            self.report(completion);
+        }
+    }
+
+    fn report(&self, completion: Option<Completion>) {
+        match completion {
+            None => {}
+            // Told when the channel is dropped.
+            Some(Completion::Closed(_)) => self.closed.set(true),
+            Some(completion) => self.port.send(News::Completed(completion)),
+        }
+    }
+}
