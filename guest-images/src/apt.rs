@@ -19,7 +19,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Where debootstrap keeps the mirror that it would use itself.
 const DEBOOTSTRAP: &str = "/usr/sbin/debootstrap";
 
-/// Downloads a single file with apt's own methods and proxies.
+/// Downloads files with apt's own methods and proxies.
 const APT_HELPER: &str = "/usr/lib/apt/apt-helper";
 
 /// One suite and architecture.
@@ -57,7 +57,10 @@ impl Apt {
     }
 
     fn update(&self) -> anyhow::Result<()> {
-        eprintln!("images: reading the package lists of {} ({})", self.suite, self.arch);
+        eprintln!(
+            "images: reading the package lists of {} ({})",
+            self.suite, self.arch
+        );
         // A list that could not be fetched is a warning to apt by default.
         command::output(self.apt("apt-get").args(["update", "-qq", "--error-on=any"]))
             .with_context(|| {
@@ -72,7 +75,12 @@ impl Apt {
     /// The packages that make up a kernel: `package` itself and what it depends on by the name of a kernel
     /// part. A meta package comes along; it is empty. From Linux 6.18 on an image is split in several.
     pub fn kernel_parts(&self, package: &str) -> anyhow::Result<Vec<String>> {
-        const PARTS: [&str; 4] = ["linux-image-", "linux-modules-", "linux-binary-", "linux-base-"];
+        const PARTS: [&str; 4] = [
+            "linux-image-",
+            "linux-modules-",
+            "linux-binary-",
+            "linux-base-",
+        ];
         let mut found = vec![package.to_owned()];
         let mut next = 0;
         while let Some(package) = found.get(next).cloned() {
@@ -88,73 +96,100 @@ impl Apt {
     }
 
     fn dependencies(&self, package: &str) -> anyhow::Result<Vec<String>> {
-        let answer = command::text(self.apt("apt-cache").args(["depends", "--important", package]))
-            .with_context(|| format!("{} has no package {package}", self.suite))?;
+        let answer = command::text(
+            self.apt("apt-cache")
+                .args(["depends", "--important", package]),
+        )
+        .with_context(|| format!("{} has no package {package}", self.suite))?;
         Ok(dependencies_in(&answer))
-    }
-
-    /// `package` and all that it needs, its C library too, as if nothing were installed.
-    pub fn closure(&self, package: &str) -> anyhow::Result<Vec<String>> {
-        let answer = command::text(self.apt("apt-get").args([
-            "install",
-            "--simulate",
-            "--quiet=2",
-            "--no-install-recommends",
-            package,
-        ]))
-        .with_context(|| format!("{} cannot provide {package}", self.suite))?;
-        Ok(installed_in(&answer))
     }
 
     /// The version that the suite has now.
     pub fn version(&self, package: &str) -> anyhow::Result<String> {
         let answer =
-            command::text(self.apt("apt-cache").args(["show", "--no-all-versions", package]))
-                .with_context(|| format!("{} has no package {package}", self.suite))?;
-        let version = answer.lines().find_map(|line| line.strip_prefix("Version: "));
+            command::text(
+                self.apt("apt-cache")
+                    .args(["show", "--no-all-versions", package]),
+            )
+            .with_context(|| format!("{} has no package {package}", self.suite))?;
+        let version = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("Version: "));
         Ok(version
             .with_context(|| format!("apt-cache gives no version of {package}"))?
             .trim()
             .to_owned())
     }
 
-    /// Downloads (once; apt checks the hash, shows progress and resumes) and unpacks into `tree`.
-    pub fn unpack(&self, package: &str, tree: &Path) -> anyhow::Result<()> {
-        let archive = self.download(package)?;
+    /// Unpacks these packages, and nothing that they depend on, into `tree`.
+    pub fn unpack(&self, packages: &[&str], tree: &Path) -> anyhow::Result<()> {
+        let answer = self.sources("download", packages)?;
+        self.unpack_all(&Source::parse_all(&answer), tree)
+    }
+
+    /// Unpacks the package and all that it needs, its C library too, as if nothing were installed.
+    pub fn unpack_closure(&self, package: &str, tree: &Path) -> anyhow::Result<()> {
+        let answer = self.sources("install", &[package])?;
+        self.unpack_all(&Source::parse_all(&answer), tree)
+    }
+
+    fn sources(&self, action: &str, packages: &[&str]) -> anyhow::Result<String> {
+        let mut command = self.apt("apt-get");
+        command.args([action, "--print-uris", "-qq", "--no-install-recommends"]);
+        command::text(command.args(packages))
+            .with_context(|| format!("{} cannot provide {}", self.suite, packages.join(", ")))
+    }
+
+    fn unpack_all(&self, sources: &[Source<'_>], tree: &Path) -> anyhow::Result<()> {
+        if sources.is_empty() {
+            bail!("apt-get names no packages with hashes");
+        }
+        self.download(sources)?;
         fs::create_dir_all(tree)?;
-        command::output(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(tree))
+        for source in sources {
+            let archive = self.downloads.join(source.name);
+            command::output(
+                Command::new("dpkg-deb")
+                    .arg("--extract")
+                    .arg(&archive)
+                    .arg(tree),
+            )
             .with_context(|| format!("could not unpack {}", archive.display()))?;
+        }
         Ok(())
     }
 
-    fn download(&self, package: &str) -> anyhow::Result<PathBuf> {
-        let answer = command::text(self.apt("apt-get").args(["download", "--print-uris", package]))
-            .with_context(|| format!("{} has no package {package}", self.suite))?;
-        let Some(source) = answer.lines().find_map(Source::parse) else {
-            bail!("apt-get says nothing of where {package} is: {answer:?}");
-        };
-        let archive = self.downloads.join(source.name);
-        if archive.exists() {
-            return Ok(archive);
+    /// Fetches what is not there yet. apt goes on where an interrupted download stopped, and checks the
+    /// hashes that the signed lists give.
+    fn download(&self, sources: &[Source<'_>]) -> anyhow::Result<()> {
+        let missing = sources
+            .iter()
+            .filter(|source| !self.downloads.join(source.name).exists());
+        let missing: Vec<_> = missing.collect();
+        let partial = |source: &Source<'_>| self.downloads.join(format!("{}.part", source.name));
+        let mut command = self.apt(APT_HELPER);
+        command.args(["-q=1", "download-file"]);
+        for source in &missing {
+            command
+                .arg(source.uri)
+                .arg(partial(source))
+                .arg(source.hash);
         }
-        eprintln!("images: fetching {}", source.name);
-        let partial = self.downloads.join(format!("{}.part", source.name));
-        // Goes on where an interrupted one stopped, and checks the hash that the signed lists give.
-        let status = self
-            .apt(APT_HELPER)
-            .args(["-q=1", "download-file", source.uri])
-            .arg(&partial)
-            .arg(source.hash)
+        if missing.is_empty() {
+            return Ok(());
+        }
+        eprintln!("images: fetching {} packages", missing.len());
+        let status = command
+            .stdout(std::io::stderr())
             .status()
             .with_context(|| format!("could not run {APT_HELPER}"))?;
         if !status.success() {
-            bail!(
-                "{} could not be fetched ({status}); run it again to go on where it stopped",
-                source.name
-            );
+            bail!("not all could be fetched ({status}); run it again to go on where it stopped");
         }
-        fs::rename(&partial, &archive)?;
-        Ok(archive)
+        for source in &missing {
+            fs::rename(partial(source), self.downloads.join(source.name))?;
+        }
+        Ok(())
     }
 
     fn apt(&self, program: &str) -> Command {
@@ -172,6 +207,10 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
+    fn parse_all(answer: &'a str) -> Vec<Self> {
+        answer.lines().filter_map(Self::parse).collect()
+    }
+
     fn parse(line: &'a str) -> Option<Self> {
         let (uri, rest) = line.strip_prefix('\'')?.split_once("' ")?;
         let mut words = rest.split_whitespace();
@@ -201,6 +240,7 @@ APT::Architecture "{arch}";
 APT::Architectures {{ "{arch}"; }};
 APT::Sandbox::User "";
 Acquire::Languages "none";
+Acquire::ForceHash "SHA256";
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
@@ -236,12 +276,16 @@ fn mirror() -> anyhow::Result<String> {
 }
 
 fn mirror_in_targets(targets: &str) -> Option<String> {
-    let uri = targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|"))?;
+    let uri = targets
+        .lines()
+        .find_map(|line| line.strip_prefix("Debian|Debian|"))?;
     Some(uri.to_owned())
 }
 
 fn mirror_in_debootstrap(script: &str) -> Option<String> {
-    let line = script.lines().find_map(|line| line.strip_prefix("DEF_MIRROR="))?;
+    let line = script
+        .lines()
+        .find_map(|line| line.strip_prefix("DEF_MIRROR="))?;
     let uri = line.trim_matches('"');
     uri.ends_with("/debian").then(|| uri.to_owned())
 }
@@ -253,12 +297,6 @@ fn dependencies_in(answer: &str) -> Vec<String> {
     names.map(|(_, name)| name.to_owned()).collect()
 }
 
-fn installed_in(answer: &str) -> Vec<String> {
-    let lines = answer.lines().filter_map(|line| line.strip_prefix("Inst "));
-    let names = lines.filter_map(|line| line.split_whitespace().next());
-    names.map(str::to_owned).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,14 +306,23 @@ mod tests {
         let targets = "Vendor|Vendor|https://vendor.example/apt/\n\
             Debian|Debian-Security|https://mirror.example/debian-security/\n\
             Debian|Debian|https://mirror.example/debian/\n";
-        assert_eq!(mirror_in_targets(targets).as_deref(), Some("https://mirror.example/debian/"));
-        assert_eq!(mirror_in_targets("Ubuntu|Ubuntu|https://u.example/ubuntu/\n"), None);
+        assert_eq!(
+            mirror_in_targets(targets).as_deref(),
+            Some("https://mirror.example/debian/")
+        );
+        assert_eq!(
+            mirror_in_targets("Ubuntu|Ubuntu|https://u.example/ubuntu/\n"),
+            None
+        );
     }
 
     #[test]
     fn debootstraps_mirror_counts_only_if_it_is_debians() {
         let script = "#!/bin/sh\nDEF_MIRROR=\"https://mirror.example/debian\"\n";
-        assert_eq!(mirror_in_debootstrap(script).as_deref(), Some("https://mirror.example/debian"));
+        assert_eq!(
+            mirror_in_debootstrap(script).as_deref(),
+            Some("https://mirror.example/debian")
+        );
         let other = "DEF_MIRROR=\"https://mirror.example/ubuntu\"\n";
         assert_eq!(mirror_in_debootstrap(other), None);
     }
@@ -292,15 +339,13 @@ mod tests {
         let source = Source::parse(line).unwrap();
         assert_eq!(
             (source.uri, source.name, source.hash),
-            ("https://m.example/p/x_1%3a2.deb", "x_1%3a2_all.deb", "SHA256:ab")
+            (
+                "https://m.example/p/x_1%3a2.deb",
+                "x_1%3a2_all.deb",
+                "SHA256:ab"
+            )
         );
         assert!(Source::parse("'https://m.example/x.deb' x.deb 1500").is_none());
         assert!(Source::parse("'https://m.example/x.deb' x.deb 1500 MD5Sum:ab").is_none());
-    }
-
-    #[test]
-    fn a_simulated_installation_names_its_packages() {
-        let answer = "Inst libc6 (2.36 Debian:12 [amd64]) []\nInst fio (3.33 Debian:12 [amd64])\nConf libc6 (2.36)\n";
-        assert_eq!(installed_in(answer), ["libc6", "fio"]);
     }
 }

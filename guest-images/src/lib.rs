@@ -4,7 +4,7 @@
 //! package suites without root and without touching the machine's own apt state ([`apt`], [`store`]),
 //! the initramfs they boot into ([`initrd`], [`modules`], [`programs`], [`cpio`]) and a disk ([`disk`]).
 //!
-//! Nothing here knows of VMBus hosts; the lab's own host kernel comes from here too.
+//! Nothing here knows of VMBus hosts. The lab's own kernel and QEMU come from here too ([`tree`]).
 
 pub mod apt;
 pub mod cpio;
@@ -14,5 +14,6 @@ pub mod manifest;
 pub mod modules;
 pub mod programs;
 pub mod store;
+pub mod tree;
 
 mod command;

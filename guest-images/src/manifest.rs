@@ -17,6 +17,9 @@ pub struct Manifest {
     /// Programs that a test may take along.
     #[serde(rename = "program", default)]
     pub programs: Vec<ProgramEntry>,
+    /// Packages whose programs run on this machine, without being installed.
+    #[serde(rename = "tool", default)]
+    pub tools: Vec<ToolEntry>,
 }
 
 /// One kernel image.
@@ -47,6 +50,20 @@ pub struct ProgramEntry {
     pub paths: Vec<String>,
 }
 
+/// A package for this machine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolEntry {
+    /// What commands call it.
+    pub name: String,
+    /// Debian suite.
+    pub suite: String,
+    /// Debian package.
+    pub package: String,
+    /// Debian architecture.
+    pub arch: String,
+}
+
 impl Manifest {
     /// The project's own list, as built in.
     pub fn load() -> anyhow::Result<Self> {
@@ -60,6 +77,12 @@ impl Manifest {
             bail!("no image is called {name}: there are {}", names.join(", "));
         };
         Ok(entry)
+    }
+
+    /// The tool of that name.
+    pub fn tool(&self, name: &str) -> anyhow::Result<&ToolEntry> {
+        let entry = self.tools.iter().find(|entry| entry.name == name);
+        entry.with_context(|| format!("no tool is called {name}"))
     }
 
     /// The program of that name; the error lists the names there are.

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::apt::Apt;
 use crate::disk;
 use crate::initrd;
-use crate::manifest::{Entry, ProgramEntry};
+use crate::manifest::{Entry, ProgramEntry, ToolEntry};
 use crate::modules::Modules;
 use crate::programs;
+use crate::tree::Tree;
 
 /// The directory of everything fetched.
 #[derive(Debug)]
@@ -86,13 +87,24 @@ impl Store {
         }
         let tree = directory.join(format!("{}.tree", program.name));
         let apt = Apt::open(&self.root, &entry.suite, &entry.arch)?;
-        for package in apt.closure(&program.package)? {
-            apt.unpack(&package, &tree)?;
-        }
+        apt.unpack_closure(&program.package, &tree)?;
         programs::build(program, &tree, &archive)
             .with_context(|| format!("program {} for {}", program.name, entry.name))?;
         fs::remove_dir_all(&tree)?;
         Ok(archive)
+    }
+
+    /// The tool, unpacked with all it needs; fetched if it is not there.
+    pub fn tool(&self, entry: &ToolEntry) -> anyhow::Result<Tree> {
+        let place = self.root.join("tools").join(&entry.name);
+        if !place.exists() {
+            let apt = Apt::open(&self.root, &entry.suite, &entry.arch)?;
+            let unfinished = place.with_extension("part");
+            apt.unpack_closure(&entry.package, &unfinished)
+                .with_context(|| format!("{} could not be fetched", entry.name))?;
+            fs::rename(&unfinished, &place)?;
+        }
+        Tree::open(&place)
     }
 
     fn fetch(&self, entry: &Entry) -> anyhow::Result<Image> {
@@ -105,10 +117,9 @@ impl Store {
         let trees = self.root.join("trees");
         let tree = trees.join(format!("{}_{package_version}_{}", entry.name, entry.arch));
         let tools = trees.join(format!("busybox_{busybox_version}_{}", entry.arch));
-        apt.unpack("busybox-static", &tools)?;
-        for part in &parts {
-            apt.unpack(part, &tree)?;
-        }
+        apt.unpack(&["busybox-static"], &tools)?;
+        let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+        apt.unpack(&parts, &tree)?;
         let release = Modules::index(&tree)?;
         let image = Image {
             name: entry.name.clone(),

@@ -20,22 +20,13 @@ use anyhow::{Context, bail};
 use busway_guest_images::manifest::Manifest;
 use busway_guest_images::store::Image;
 
+use super::qemu::{self, PORTS};
 use super::stream::{self, End};
 use super::{Job, Machine, initrd};
 use crate::{tools, workspace};
 
 /// The guest image whose kernel runs the emulated host too.
 const KERNEL: &str = "bookworm-cloud";
-
-/// `tsc=reliable`: else the clock source is not the TSC, and KVM makes no TSC page for its guests.
-/// `mitigations=off` saves a third of the start. An oops of KVM is a failure of the job, not a log line.
-const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 oops=panic tsc=reliable mitigations=off";
-
-/// SVM with nested paging, which TCG has. XSAVE, and AVX with it, is off because QEMU 7.2 makes some guests
-/// (Linux 5.10, 7.3) fail with it: what the processor lacks, KVM offers to none.
-const PROCESSOR: &str = "EPYC,+svm,+npt,-xsave,-xsaveopt,-xsavec,-xgetbv1,-avx,-avx2,-f16c,-fma";
-
-const PORTS: [&str; 3] = ["stdout", "stderr", "files"];
 
 /// For what takes no time when all is well: QEMU to connect, the host to power off.
 const MOMENT: Duration = Duration::from_secs(20);
@@ -51,9 +42,13 @@ pub(crate) fn run(
 ) -> anyhow::Result<u8> {
     tools::ensure(tools::IMAGES)?;
     tools::ensure(tools::LAB)?;
-    let image = workspace::images().image(Manifest::load()?.image(KERNEL)?, false)?;
+    let (store, manifest) = (workspace::images(), Manifest::load()?);
+    let image = store.image(manifest.image(KERNEL)?, false)?;
+    let qemu = store.tool(manifest.tool("qemu")?)?;
     let run = Run::prepare(&image, job)?;
-    let result = run.go(machine, &image, job, watch);
+    let terminal = job.command.is_none();
+    let command = qemu::command(&qemu, machine, &image, run.directory.path(), terminal)?;
+    let result = run.go(command, job, watch);
     if result.is_err() {
         // The run's directory goes; what may explain the failure stays.
         for log in ["console.log", "qemu.log"] {
@@ -74,8 +69,9 @@ impl Run {
         fs::create_dir_all(&parent)?;
         sweep(&parent);
         let pid = std::process::id();
-        let directory =
-            tempfile::Builder::new().prefix(&format!("run-{pid}-")).tempdir_in(&parent)?;
+        let directory = tempfile::Builder::new()
+            .prefix(&format!("run-{pid}-"))
+            .tempdir_in(&parent)?;
         let random = directory.path().file_name().unwrap_or_default();
         let mark = format!("\0lab {} ", random.to_string_lossy()).into_bytes();
         let run = Self { directory, mark };
@@ -94,15 +90,13 @@ impl Run {
 
     fn go(
         &self,
-        machine: Machine,
-        image: &Image,
+        mut command: Command,
         job: &Job,
         watch: &mut (dyn FnMut(&[u8]) + Send),
     ) -> anyhow::Result<u8> {
         let deadline = job.timeout.map(|timeout| Instant::now() + timeout);
         let listeners = Listeners::bind(self.directory.path())?;
-        let child = self.qemu(machine, image, job.command.is_none()).spawn();
-        let mut qemu = Qemu(child.context("could not start setpriv and QEMU")?);
+        let mut qemu = Qemu(command.spawn().context("could not start QEMU")?);
         let Some([stdout, stderr, files]) = listeners.accept(&mut qemu.0)? else {
             bail!("{}", self.why_it_ended(&mut qemu.0));
         };
@@ -170,7 +164,10 @@ impl Run {
     fn unpack(&self, files: UnixStream) -> anyhow::Result<End> {
         let target = self.path("out");
         fs::create_dir_all(&target)?;
-        let mut tar = Tar { target, child: None };
+        let mut tar = Tar {
+            target,
+            child: None,
+        };
         let end = stream::copy(files, &mut tar, &self.mark)?;
         if let Some(mut child) = tar.child {
             drop(child.stdin.take());
@@ -187,41 +184,6 @@ impl Run {
             super::deliver(&self.path("out").join(&file.name), file, status)?;
         }
         Ok(())
-    }
-
-    fn qemu(&self, machine: Machine, image: &Image, shell: bool) -> Command {
-        // setpriv: QEMU must not outlive an xtask that is killed.
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", PROCESSOR])
-            .args(["-smp", &machine.cpus.to_string()])
-            .args(["-m", &format!("{}M", machine.memory_mib)])
-            .arg("-kernel")
-            .arg(&image.vmlinuz)
-            .args(["-initrd", "initrd.cpio", "-append", COMMAND_LINE])
-            .args(["-chardev", "file,id=console,path=console.log", "-serial", "chardev:console"])
-            .args(["-device", "virtio-serial-pci"]);
-        for (number, name) in (1..).zip(PORTS) {
-            command
-                .args(["-chardev", &format!("socket,id={name},path={name}")])
-                .args(["-device", &format!("virtserialport,nr={number},chardev={name}")]);
-        }
-        if shell {
-            command
-                .args(["-chardev", "stdio,id=terminal,signal=off"])
-                .args(["-device", "virtconsole,nr=0,chardev=terminal"]);
-        } else {
-            command.stdin(Stdio::null()).stdout(Stdio::null());
-        }
-        // Paths are relative because a socket's has 107 bytes at most.
-        command.current_dir(self.directory.path());
-        match File::create(self.path("qemu.log")) {
-            Ok(log) => command.stderr(log),
-            Err(_) => command.stderr(Stdio::null()),
-        };
-        command
     }
 
     /// One line on a host that went away before its job was done.
@@ -253,7 +215,9 @@ fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let pid = name.strip_prefix("run-").and_then(|rest| rest.split('-').next());
+        let pid = name
+            .strip_prefix("run-")
+            .and_then(|rest| rest.split('-').next());
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -386,7 +350,9 @@ impl Write for Tar {
         }
         if self.child.is_none() {
             let mut command = Command::new("tar");
-            command.args(["-x", "--no-same-owner", "-f", "-", "-C"]).arg(&self.target);
+            command
+                .args(["-x", "--no-same-owner", "-f", "-", "-C"])
+                .arg(&self.target);
             self.child = Some(command.stdin(Stdio::piped()).spawn()?);
         }
         match self.child.as_mut().and_then(|child| child.stdin.as_mut()) {

@@ -17,6 +17,7 @@ mod direct;
 mod emulated;
 mod initrd;
 mod probe;
+mod qemu;
 mod stream;
 
 /// One command to run on a KVM host, and what goes in and comes out.
