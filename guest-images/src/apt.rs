@@ -251,43 +251,61 @@ Acquire::ForceHash "SHA256";
     )
 }
 
-/// The mirror that the machine itself uses; the variable wins, and debootstrap knows one where the machine
-/// is no Debian.
+/// Whether [`Apt::open`] will know where to go. Where it does not, debootstrap helps: it knows a mirror.
+pub fn knows_mirror() -> bool {
+    mirror().is_ok()
+}
+
+/// The mirror that the machine itself uses; the variable wins, and debootstrap's serves where the machine is
+/// no Debian.
 fn mirror() -> anyhow::Result<String> {
     if let Ok(mirror) = std::env::var(MIRROR_VARIABLE) {
         return Ok(mirror);
     }
-    let targets = command::text(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
-        "Created-By: Packages",
-    ]))
-    .unwrap_or_default();
+    let targets = |option: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.arg("indextargets").args(option);
+        command.args([
+            "--format",
+            "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
+            "Created-By: Packages",
+        ]);
+        command::text(&mut command).unwrap_or_default()
+    };
+    // The second answer comes without package lists too, and without origins.
+    let targets = targets(&[]) + &targets(&["--no-release-info"]);
     let debootstrap = fs::read_to_string(DEBOOTSTRAP).unwrap_or_default();
     mirror_in_targets(&targets)
         .or_else(|| mirror_in_debootstrap(&debootstrap))
         .with_context(|| {
             format!(
-                "no Debian mirror is known: this machine's apt sources name none and debootstrap is not installed; \
-                 install debootstrap, or set {MIRROR_VARIABLE} to the URI of a Debian mirror (the directory with dists/ in it)"
+                "no Debian mirror is known to this machine's apt or to debootstrap; set {MIRROR_VARIABLE} to \
+                 the URI of one (the directory with dists/ in it)"
             )
         })
 }
 
 fn mirror_in_targets(targets: &str) -> Option<String> {
-    let uri = targets
-        .lines()
-        .find_map(|line| line.strip_prefix("Debian|Debian|"))?;
-    Some(uri.to_owned())
+    let named = || {
+        targets
+            .lines()
+            .find_map(|line| line.strip_prefix("Debian|Debian|"))
+    };
+    // A machine that has never read its package lists knows no origins, only URIs.
+    let by_uri = || {
+        let uris = targets.lines().filter_map(|line| line.rsplit('|').next());
+        uris.into_iter()
+            .find(|uri| uri.trim_end_matches('/').ends_with("/debian"))
+    };
+    named().or_else(by_uri).map(str::to_owned)
 }
 
 fn mirror_in_debootstrap(script: &str) -> Option<String> {
-    let line = script
-        .lines()
-        .find_map(|line| line.strip_prefix("DEF_MIRROR="))?;
-    let uri = line.trim_matches('"');
-    uri.ends_with("/debian").then(|| uri.to_owned())
+    // Other distributions' debootstrap names their own mirror first.
+    let defaults = script.lines().filter(|line| line.starts_with("DEF_"));
+    let mut uris = defaults.filter_map(|line| line.split_once("MIRROR="));
+    let (_, uri) = uris.find(|(_, uri)| uri.trim_matches('"').ends_with("/debian"))?;
+    Some(uri.trim_matches('"').to_owned())
 }
 
 fn dependencies_in(answer: &str) -> Vec<String> {
@@ -314,6 +332,12 @@ mod tests {
             mirror_in_targets("Ubuntu|Ubuntu|https://u.example/ubuntu/\n"),
             None
         );
+        let unread = "$(ORIGIN)|$(LABEL)|https://mirror.example/debian-security/\n\
+            $(ORIGIN)|$(LABEL)|https://mirror.example/debian/\n";
+        assert_eq!(
+            mirror_in_targets(unread).as_deref(),
+            Some("https://mirror.example/debian/")
+        );
     }
 
     #[test]
@@ -325,6 +349,11 @@ mod tests {
         );
         let other = "DEF_MIRROR=\"https://mirror.example/ubuntu\"\n";
         assert_eq!(mirror_in_debootstrap(other), None);
+        let both = format!("{other}DEF_HTTPS_MIRROR=\"https://mirror.example/debian\"\n");
+        assert_eq!(
+            mirror_in_debootstrap(&both).as_deref(),
+            Some("https://mirror.example/debian")
+        );
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn add_modules<W: Write>(
         let path = modules.plain_path(name)?;
         out.file(&format!("{directory}/{path}"), 0o644, &modules.contents(name)?)?;
         dependencies += &format!("{path}:");
-        for need in modules.needs(name)?.iter().rev() {
+        for need in modules.needs(name)? {
             dependencies += &format!(" {}", modules.plain_path(need)?);
         }
         dependencies.push('\n');

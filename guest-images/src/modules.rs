@@ -97,7 +97,7 @@ impl Modules {
         Ok(path.chars().take(end).collect())
     }
 
-    /// The modules that this one needs, nearest last.
+    /// All the modules that this one needs, nearest first.
     pub fn needs(&self, name: &str) -> anyhow::Result<&[String]> {
         Ok(&self.get(name)?.needs)
     }
@@ -127,11 +127,11 @@ impl Modules {
     }
 }
 
-/// `kernel/drivers/hv/hv_vmbus.ko: kernel/...`: modprobe loads the needs from the last to the first.
+/// `kernel/drivers/hv/hv_storvsc.ko: kernel/...`, all that it needs, nearest first.
 fn parse_dependencies(text: &str) -> BTreeMap<String, Module> {
     let mut known = BTreeMap::new();
     for (path, needs) in text.lines().filter_map(|line| line.split_once(':')) {
-        let needs = needs.split_whitespace().rev().map(name_of).collect();
+        let needs = needs.split_whitespace().map(name_of).collect();
         let path = path.to_owned();
         known.insert(name_of(&path), Module { path, needs });
     }

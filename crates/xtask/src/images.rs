@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    tools::ensure(tools::IMAGES)?;
+    tools::ensure_images()?;
     for entry in entries {
         let image = store.image(entry, arguments.refresh)?;
         println!("{}: Linux {} (package {})", image.name, image.release, image.package_version);

@@ -20,7 +20,7 @@ const fn tool(file: &'static str, package: &'static str) -> Tool {
 }
 
 /// What fetching and unpacking guest images takes.
-pub(crate) const IMAGES: &[Tool] = &[
+const IMAGES: &[Tool] = &[
     tool("apt-get", "apt"),
     tool("dpkg-deb", "dpkg"),
     tool("depmod", "kmod"),
@@ -40,6 +40,15 @@ pub(crate) const LAB: &[Tool] = &[
     tool("setpriv", "util-linux"),
     tool("tar", "tar"),
 ];
+
+/// Makes sure that images can be fetched, from a mirror that somebody here knows.
+pub(crate) fn ensure_images() -> anyhow::Result<()> {
+    ensure(IMAGES)?;
+    if busway_guest_images::apt::knows_mirror() {
+        return Ok(());
+    }
+    ensure(&[tool("debootstrap", "debootstrap")])
+}
 
 /// Makes sure that all of them are there.
 pub(crate) fn ensure(tools: &[Tool]) -> anyhow::Result<()> {

@@ -40,7 +40,7 @@ pub(crate) fn run(
     job: &Job,
     watch: &mut (dyn FnMut(&[u8]) + Send),
 ) -> anyhow::Result<u8> {
-    tools::ensure(tools::IMAGES)?;
+    tools::ensure_images()?;
     tools::ensure(tools::LAB)?;
     let (store, manifest) = (workspace::images(), Manifest::load()?);
     let image = store.image(manifest.image(KERNEL)?, false)?;
