@@ -57,10 +57,7 @@ impl Apt {
     }
 
     fn update(&self) -> anyhow::Result<()> {
-        eprintln!(
-            "images: reading the package lists of {} ({})",
-            self.suite, self.arch
-        );
+        eprintln!("images: reading the package lists of {} ({})", self.suite, self.arch);
         // A list that could not be fetched is a warning to apt by default.
         command::output(self.apt("apt-get").args(["update", "-qq", "--error-on=any"]))
             .with_context(|| {
@@ -75,12 +72,7 @@ impl Apt {
     /// The packages that make up a kernel: `package` itself and what it depends on by the name of a kernel
     /// part. A meta package comes along; it is empty. From Linux 6.18 on an image is split in several.
     pub fn kernel_parts(&self, package: &str) -> anyhow::Result<Vec<String>> {
-        const PARTS: [&str; 4] = [
-            "linux-image-",
-            "linux-modules-",
-            "linux-binary-",
-            "linux-base-",
-        ];
+        const PARTS: [&str; 4] = ["linux-image-", "linux-modules-", "linux-binary-", "linux-base-"];
         let mut found = vec![package.to_owned()];
         let mut next = 0;
         while let Some(package) = found.get(next).cloned() {
@@ -96,25 +88,17 @@ impl Apt {
     }
 
     fn dependencies(&self, package: &str) -> anyhow::Result<Vec<String>> {
-        let answer = command::text(
-            self.apt("apt-cache")
-                .args(["depends", "--important", package]),
-        )
-        .with_context(|| format!("{} has no package {package}", self.suite))?;
+        let answer = command::text(self.apt("apt-cache").args(["depends", "--important", package]))
+            .with_context(|| format!("{} has no package {package}", self.suite))?;
         Ok(dependencies_in(&answer))
     }
 
     /// The version that the suite has now.
     pub fn version(&self, package: &str) -> anyhow::Result<String> {
         let answer =
-            command::text(
-                self.apt("apt-cache")
-                    .args(["show", "--no-all-versions", package]),
-            )
-            .with_context(|| format!("{} has no package {package}", self.suite))?;
-        let version = answer
-            .lines()
-            .find_map(|line| line.strip_prefix("Version: "));
+            command::text(self.apt("apt-cache").args(["show", "--no-all-versions", package]))
+                .with_context(|| format!("{} has no package {package}", self.suite))?;
+        let version = answer.lines().find_map(|line| line.strip_prefix("Version: "));
         Ok(version
             .with_context(|| format!("apt-cache gives no version of {package}"))?
             .trim()
@@ -148,13 +132,8 @@ impl Apt {
         fs::create_dir_all(tree)?;
         for source in sources {
             let archive = self.downloads.join(source.name);
-            command::output(
-                Command::new("dpkg-deb")
-                    .arg("--extract")
-                    .arg(&archive)
-                    .arg(tree),
-            )
-            .with_context(|| format!("could not unpack {}", archive.display()))?;
+            command::output(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(tree))
+                .with_context(|| format!("could not unpack {}", archive.display()))?;
         }
         Ok(())
     }
@@ -162,18 +141,13 @@ impl Apt {
     /// Fetches what is not there yet. apt goes on where an interrupted download stopped, and checks the
     /// hashes that the signed lists give.
     fn download(&self, sources: &[Source<'_>]) -> anyhow::Result<()> {
-        let missing = sources
-            .iter()
-            .filter(|source| !self.downloads.join(source.name).exists());
+        let missing = sources.iter().filter(|source| !self.downloads.join(source.name).exists());
         let missing: Vec<_> = missing.collect();
         let partial = |source: &Source<'_>| self.downloads.join(format!("{}.part", source.name));
         let mut command = self.apt(APT_HELPER);
         command.args(["-q=1", "download-file"]);
         for source in &missing {
-            command
-                .arg(source.uri)
-                .arg(partial(source))
-                .arg(source.hash);
+            command.arg(source.uri).arg(partial(source)).arg(source.hash);
         }
         if missing.is_empty() {
             return Ok(());
@@ -265,11 +239,7 @@ fn mirror() -> anyhow::Result<String> {
     let targets = |option: &[&str]| {
         let mut command = Command::new("apt-get");
         command.arg("indextargets").args(option);
-        command.args([
-            "--format",
-            "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
-            "Created-By: Packages",
-        ]);
+        command.args(["--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages"]);
         command::text(&mut command).unwrap_or_default()
     };
     // The second answer comes without package lists too, and without origins.
@@ -286,16 +256,11 @@ fn mirror() -> anyhow::Result<String> {
 }
 
 fn mirror_in_targets(targets: &str) -> Option<String> {
-    let named = || {
-        targets
-            .lines()
-            .find_map(|line| line.strip_prefix("Debian|Debian|"))
-    };
+    let named = || targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|"));
     // A machine that has never read its package lists knows no origins, only URIs.
     let by_uri = || {
         let uris = targets.lines().filter_map(|line| line.rsplit('|').next());
-        uris.into_iter()
-            .find(|uri| uri.trim_end_matches('/').ends_with("/debian"))
+        uris.into_iter().find(|uri| uri.trim_end_matches('/').ends_with("/debian"))
     };
     named().or_else(by_uri).map(str::to_owned)
 }
@@ -324,36 +289,21 @@ mod tests {
         let targets = "Vendor|Vendor|https://vendor.example/apt/\n\
             Debian|Debian-Security|https://mirror.example/debian-security/\n\
             Debian|Debian|https://mirror.example/debian/\n";
-        assert_eq!(
-            mirror_in_targets(targets).as_deref(),
-            Some("https://mirror.example/debian/")
-        );
-        assert_eq!(
-            mirror_in_targets("Ubuntu|Ubuntu|https://u.example/ubuntu/\n"),
-            None
-        );
+        assert_eq!(mirror_in_targets(targets).as_deref(), Some("https://mirror.example/debian/"));
+        assert_eq!(mirror_in_targets("Ubuntu|Ubuntu|https://u.example/ubuntu/\n"), None);
         let unread = "$(ORIGIN)|$(LABEL)|https://mirror.example/debian-security/\n\
             $(ORIGIN)|$(LABEL)|https://mirror.example/debian/\n";
-        assert_eq!(
-            mirror_in_targets(unread).as_deref(),
-            Some("https://mirror.example/debian/")
-        );
+        assert_eq!(mirror_in_targets(unread).as_deref(), Some("https://mirror.example/debian/"));
     }
 
     #[test]
     fn debootstraps_mirror_counts_only_if_it_is_debians() {
         let script = "#!/bin/sh\nDEF_MIRROR=\"https://mirror.example/debian\"\n";
-        assert_eq!(
-            mirror_in_debootstrap(script).as_deref(),
-            Some("https://mirror.example/debian")
-        );
+        assert_eq!(mirror_in_debootstrap(script).as_deref(), Some("https://mirror.example/debian"));
         let other = "DEF_MIRROR=\"https://mirror.example/ubuntu\"\n";
         assert_eq!(mirror_in_debootstrap(other), None);
         let both = format!("{other}DEF_HTTPS_MIRROR=\"https://mirror.example/debian\"\n");
-        assert_eq!(
-            mirror_in_debootstrap(&both).as_deref(),
-            Some("https://mirror.example/debian")
-        );
+        assert_eq!(mirror_in_debootstrap(&both).as_deref(), Some("https://mirror.example/debian"));
     }
 
     #[test]
@@ -368,11 +318,7 @@ mod tests {
         let source = Source::parse(line).unwrap();
         assert_eq!(
             (source.uri, source.name, source.hash),
-            (
-                "https://m.example/p/x_1%3a2.deb",
-                "x_1%3a2_all.deb",
-                "SHA256:ab"
-            )
+            ("https://m.example/p/x_1%3a2.deb", "x_1%3a2_all.deb", "SHA256:ab")
         );
         assert!(Source::parse("'https://m.example/x.deb' x.deb 1500").is_none());
         assert!(Source::parse("'https://m.example/x.deb' x.deb 1500 MD5Sum:ab").is_none());

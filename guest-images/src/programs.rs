@@ -40,11 +40,7 @@ pub fn build(program: &ProgramEntry, tree: &Path, archive: &Path) -> anyhow::Res
 }
 
 fn copy(out: &mut Archive<BufWriter<File>>, tree: &Path, file: &Path) -> anyhow::Result<()> {
-    let below = file
-        .strip_prefix(tree)?
-        .to_str()
-        .context("path is not UTF-8")?;
-    out.copy(below, file)
-        .with_context(|| file.display().to_string())?;
+    let below = file.strip_prefix(tree)?.to_str().context("path is not UTF-8")?;
+    out.copy(below, file).with_context(|| file.display().to_string())?;
     Ok(())
 }

@@ -13,11 +13,7 @@ use crate::command;
 
 /// Library directory, loader's name in it, and where programs expect the loader.
 const LAYOUTS: [(&str, &str, &str); 2] = [
-    (
-        "x86_64-linux-gnu",
-        "ld-linux-x86-64.so.2",
-        "lib64/ld-linux-x86-64.so.2",
-    ),
+    ("x86_64-linux-gnu", "ld-linux-x86-64.so.2", "lib64/ld-linux-x86-64.so.2"),
     ("i386-linux-gnu", "ld-linux.so.2", "lib/ld-linux.so.2"),
 ];
 
@@ -79,10 +75,7 @@ impl Tree {
         for (_, path) in answer.lines().filter_map(|line| line.split_once(" => ")) {
             let path = Path::new(path.split(" (").next().unwrap_or(path));
             if !path.starts_with(&self.root) {
-                bail!(
-                    "{program} needs {}, which its packages lack",
-                    path.display()
-                );
+                bail!("{program} needs {}, which its packages lack", path.display());
             }
             found.push(path.to_owned());
         }

@@ -69,9 +69,8 @@ impl Run {
         fs::create_dir_all(&parent)?;
         sweep(&parent);
         let pid = std::process::id();
-        let directory = tempfile::Builder::new()
-            .prefix(&format!("run-{pid}-"))
-            .tempdir_in(&parent)?;
+        let directory =
+            tempfile::Builder::new().prefix(&format!("run-{pid}-")).tempdir_in(&parent)?;
         let random = directory.path().file_name().unwrap_or_default();
         let mark = format!("\0lab {} ", random.to_string_lossy()).into_bytes();
         let run = Self { directory, mark };
@@ -164,10 +163,7 @@ impl Run {
     fn unpack(&self, files: UnixStream) -> anyhow::Result<End> {
         let target = self.path("out");
         fs::create_dir_all(&target)?;
-        let mut tar = Tar {
-            target,
-            child: None,
-        };
+        let mut tar = Tar { target, child: None };
         let end = stream::copy(files, &mut tar, &self.mark)?;
         if let Some(mut child) = tar.child {
             drop(child.stdin.take());
@@ -215,9 +211,7 @@ fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let pid = name
-            .strip_prefix("run-")
-            .and_then(|rest| rest.split('-').next());
+        let pid = name.strip_prefix("run-").and_then(|rest| rest.split('-').next());
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -350,9 +344,7 @@ impl Write for Tar {
         }
         if self.child.is_none() {
             let mut command = Command::new("tar");
-            command
-                .args(["-x", "--no-same-owner", "-f", "-", "-C"])
-                .arg(&self.target);
+            command.args(["-x", "--no-same-owner", "-f", "-", "-C"]).arg(&self.target);
             self.child = Some(command.stdin(Stdio::piped()).spawn()?);
         }
         match self.child.as_mut().and_then(|child| child.stdin.as_mut()) {

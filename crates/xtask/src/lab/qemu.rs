@@ -51,9 +51,7 @@ pub(crate) fn command(
     say("-device virtio-serial-pci");
     for (number, port) in (1..).zip(PORTS) {
         say(&format!("-chardev socket,id={port},path={port}"));
-        say(&format!(
-            "-device virtserialport,nr={number},chardev={port}"
-        ));
+        say(&format!("-device virtserialport,nr={number},chardev={port}"));
     }
     if terminal {
         say("-chardev stdio,id=terminal,signal=off");
