@@ -27,6 +27,8 @@ pub mod guid;
 pub mod hypercall;
 pub mod packet;
 pub mod ring;
+pub mod scsi;
+pub mod storvsc;
 pub mod synic;
 pub mod version;
 
