@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("busway-ring", &["busway-wire", "busway-memory"]),
     ("busway-hyperv", &["busway-wire", "busway-memory"]),
     ("busway-vmbus", &["busway-wire", "busway-memory", "busway-ring"]),
+    ("busway-block", &["busway-memory"]),
     (
         "busway-testkit",
         &["busway-wire", "busway-memory", "busway-ring", "busway-vmbus", "busway-hyperv"],
@@ -33,6 +34,7 @@ const VMM_ONLY: &[&str] = &["kvm-ioctls", "kvm-bindings", "event-manager"];
 
 /// The files that may contain `unsafe`.
 const UNSAFE: &[&str] = &[
+    "crates/block/src/kernel.rs",
     "crates/memory/src/guest.rs",
     "crates/memory/src/slices.rs",
     "crates/memory/src/ring_area.rs",

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What a disk is, whoever reads and writes it.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use crate::ram::Ram;
+
+/// A disk: a cheap handle that all channels share.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) name: String,
+    pub(crate) image: Image,
+    pub(crate) capacity: u64,
+    pub(crate) logical_block: u32,
+    pub(crate) physical_block: u32,
+    pub(crate) read_only: bool,
+    pub(crate) discards: bool,
+    pub(crate) identity: Identity,
+}
+
+/// What holds a disk's bytes.
+#[derive(Debug)]
+pub(crate) enum Image {
+    /// A file or block device, byte for byte. The file keeps the lock.
+    Raw(File),
+    /// Memory of the host.
+    Ram(Ram),
+}
+
+impl Drop for Image {
+    /// Gives the lock up now: the kernel keeps the file open for a while after an io_uring that
+    /// knew it, and whoever opens the image next would find it locked by nobody.
+    fn drop(&mut self) {
+        if let Self::Raw(file) = self
+            && let Err(error) = file.unlock()
+        {
+            log::debug!("an image cannot be unlocked: {error}");
+        }
+    }
+}
+
+/// The names under which a guest finds a disk again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The serial number, printable ASCII.
+    pub serial: String,
+    /// A number that no other disk has; the same in every run.
+    pub unique: [u8; 16],
+}
+
+impl Identity {
+    /// From a serial number that the user chose, or else from what `source` says where the image
+    /// is: the same image at the same place is the same disk to the guest.
+    pub(crate) fn new(serial: Option<&str>, source: &[u8]) -> Self {
+        let unique = match serial {
+            Some(serial) => fnv(b"serial:", serial.as_bytes()),
+            None => fnv(b"source:", source),
+        };
+        let serial = match serial {
+            Some(serial) => serial.to_owned(),
+            None => format!("{:016x}", (unique >> 64) as u64),
+        };
+        Self { serial, unique: unique.to_be_bytes() }
+    }
+}
+
+/// FNV-1a of 128 bits: names need no more than to differ, and to be the same in every build.
+fn fnv(domain: &[u8], bytes: &[u8]) -> u128 {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    domain
+        .iter()
+        .chain(bytes)
+        .fold(BASIS, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
+}
+
+impl Disk {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn image(&self) -> &Image {
+        &self.inner.image
+    }
+
+    /// What the disk is called in messages: its path.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Bytes; a non-zero multiple of the logical block.
+    pub fn capacity(&self) -> u64 {
+        self.inner.capacity
+    }
+
+    /// Bytes of the smallest piece that can be read or written; a power of two.
+    pub fn logical_block(&self) -> u32 {
+        self.inner.logical_block
+    }
+
+    /// Bytes of the smallest piece that can be written without reading its surroundings first; a
+    /// power of two, the logical block or a multiple of it.
+    pub fn physical_block(&self) -> u32 {
+        self.inner.physical_block
+    }
+
+    /// Whether nothing may be written.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.read_only
+    }
+
+    /// Whether blocks can be given up. They read as zeroes then.
+    pub fn can_discard(&self) -> bool {
+        self.inner.discards
+    }
+
+    /// The names under which a guest finds the disk again.
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_depends_on_the_serial_number_or_else_on_the_place() {
+        let named = Identity::new(Some("alpha"), b"/one");
+        assert_eq!(named.serial, "alpha");
+        assert_eq!(named, Identity::new(Some("alpha"), b"/two"));
+        let placed = Identity::new(None, b"/one");
+        assert_ne!(placed.unique, Identity::new(None, b"/two").unique);
+        assert_ne!(placed.unique, Identity::new(Some("/one"), b"").unique);
+        assert_eq!(placed.serial.len(), 16);
+    }
+
+    /// The published test vectors of FNV-1a 128: of nothing, and of "a".
+    #[test]
+    fn fnv_is_fnv() {
+        assert_eq!(fnv(b"", b""), 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
+        assert_eq!(fnv(b"a", b""), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
+    }
+}

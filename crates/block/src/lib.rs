@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Disk images: what a disk is, and the queue through which a channel works on its disks.
+//!
+//! ```text
+//!   Disk, shared                          Queue, one for each channel
+//!   capacity, identity, image   ◀───────  submit(request with guest slices) … push … reap
+//! ```
+//!
+//! A request owns the pieces of guest memory that its data goes through, from
+//! [`Queue::submit`] to the [`Completion`] that gives them back: no kernel ever works on memory
+//! that nobody holds. Payload bytes go between the guest's pages and the kernel; nothing is copied
+//! in between.
+//!
+//! No packet, no SCSI and no thread here. The system calls, and with them all `unsafe` code, are in
+//! one file, `kernel.rs`.
+
+mod disk;
+mod error;
+mod kernel;
+mod open;
+mod progress;
+mod queue;
+mod ram;
+mod request;
+
+pub use disk::{Disk, Identity};
+pub use error::IoError;
+pub use open::{DiskOptions, OpenError};
+pub use queue::{Queue, QueueError};
+pub use request::{Completion, Operation, Request};

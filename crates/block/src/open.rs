@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Opening a raw image: every way in which a path can be no disk has an error that says what to do.
+
+use std::fs::{self, File, FileType, OpenOptions, TryLockError};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::disk::{Disk, Identity, Image, Inner};
+use crate::kernel;
+
+/// Longest serial number: a GUID's text fits, and every guest's buffer holds it.
+const MAX_SERIAL: usize = 36;
+
+/// How long a lock that somebody has may outlive him. The kernel tears the io_uring of a process
+/// that was killed down behind its back, and only then lets go of the image.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What the user may choose about a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// Nothing may be written.
+    pub read_only: bool,
+    /// The serial number, 1 to 36 printable ASCII characters; without one, a number that depends
+    /// on the image's path.
+    pub serial: Option<String>,
+    /// Bytes of a logical block: 512 or 4096.
+    pub logical_block: u32,
+    /// Bytes of a physical block: a power of two from the logical block to 64 KiB.
+    pub physical_block: u32,
+}
+
+impl Default for DiskOptions {
+    /// Logical blocks of 512 bytes, which every guest boots from, on physical ones of 4096: the
+    /// host's page cache reads before it writes what is smaller.
+    fn default() -> Self {
+        Self { read_only: false, serial: None, logical_block: 512, physical_block: 4096 }
+    }
+}
+
+/// A path is no disk, or not one that can be used now.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is nothing.
+    #[error(
+        "there is no disk image at '{}': correct the path, or create one (truncate -s 1G FILE)",
+        path.display()
+    )]
+    Missing {
+        /// Where.
+        path: PathBuf,
+    },
+    /// There is something else.
+    #[error("'{}' is a {kind}: a disk is a regular file or a block device", path.display())]
+    NotADisk {
+        /// Where.
+        path: PathBuf,
+        /// What there is.
+        kind: &'static str,
+    },
+    /// The system does not let this user have it.
+    #[error(
+        "no permission to open '{}' for {}: change its mode or owner{}",
+        path.display(),
+        if *read_only { "reading" } else { "writing" },
+        if *read_only { "" } else { ", or add ',readonly'" }
+    )]
+    NotPermitted {
+        /// Where.
+        path: PathBuf,
+        /// Whether it was to be opened read-only.
+        read_only: bool,
+    },
+    /// Somebody else has it.
+    #[error(
+        "'{}' is in use by another busway{}: stop that one, or use a copy",
+        path.display(),
+        if *read_only { " that writes it" } else { "" }
+    )]
+    InUse {
+        /// Where.
+        path: PathBuf,
+        /// Whether it was to be opened read-only.
+        read_only: bool,
+    },
+    /// It is empty.
+    #[error("'{name}' is empty: give it a size (truncate -s 1G FILE)")]
+    Empty {
+        /// The disk.
+        name: String,
+    },
+    /// It is not made of whole blocks.
+    #[error(
+        "'{name}' has {len} B, which is no multiple of {block}: extend it (truncate -s %{block} FILE)"
+    )]
+    NotBlocks {
+        /// The disk.
+        name: String,
+        /// Its bytes.
+        len: u64,
+        /// Bytes of a logical block.
+        block: u32,
+    },
+    /// The serial number is too long, empty or not printable.
+    #[error("the serial number '{serial}' is not made of 1 to 36 printable ASCII characters")]
+    Serial {
+        /// What was given.
+        serial: String,
+    },
+    /// There are no disks with such blocks.
+    #[error(
+        "no disk has logical blocks of {logical} B on physical blocks of {physical} B: \
+         use 512 or 4096, and a power of two from there to 65536"
+    )]
+    BlockSizes {
+        /// Bytes of a logical block.
+        logical: u32,
+        /// Bytes of a physical block.
+        physical: u32,
+    },
+    /// The system failed.
+    #[error("'{}' cannot be opened", path.display())]
+    System {
+        /// Where.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl Disk {
+    /// Opens the raw image, or block device, at `path`.
+    ///
+    /// The file is locked with `flock` for as long as the disk lives, exclusively if it may be
+    /// written: two machines that write one image destroy it.
+    pub fn open_raw(path: &Path, options: &DiskOptions) -> Result<Self, OpenError> {
+        let system = |source: io::Error| refine(path, options.read_only, source);
+        let name = path.display().to_string();
+        // Before it is opened: that could wait for ever, for the other end of a pipe.
+        let kind = fs::metadata(path).map_err(system)?.file_type();
+        check_kind(path, kind)?;
+        let mut file =
+            OpenOptions::new().read(true).write(!options.read_only).open(path).map_err(system)?;
+        lock(path, &file, options.read_only)?;
+        // A block device's length is not in its metadata.
+        let capacity = file.seek(SeekFrom::End(0)).map_err(system)?;
+        check_options(&name, capacity, options)?;
+        let discards = !options.read_only && discards(&file, capacity).map_err(system)?;
+        let place = path.canonicalize().map_err(system)?;
+        Ok(Self::new(Inner {
+            name,
+            image: Image::Raw(file),
+            capacity,
+            logical_block: options.logical_block,
+            physical_block: options.physical_block,
+            read_only: options.read_only,
+            discards,
+            identity: Identity::new(options.serial.as_deref(), place.as_os_str().as_bytes()),
+        }))
+    }
+}
+
+fn refine(path: &Path, read_only: bool, source: io::Error) -> OpenError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing { path },
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            OpenError::NotPermitted { path, read_only }
+        }
+        _ => OpenError::System { path, source },
+    }
+}
+
+fn check_kind(path: &Path, kind: FileType) -> Result<(), OpenError> {
+    let kind = match kind {
+        kind if kind.is_file() || kind.is_block_device() => return Ok(()),
+        kind if kind.is_dir() => "directory",
+        kind if kind.is_fifo() => "pipe",
+        kind if kind.is_socket() => "socket",
+        _ => "character device",
+    };
+    Err(OpenError::NotADisk { path: path.to_owned(), kind })
+}
+
+fn lock(path: &Path, file: &File, read_only: bool) -> Result<(), OpenError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        let locked = if read_only { file.try_lock_shared() } else { file.try_lock() };
+        match locked {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(LOCK_PATIENCE / 50);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError::InUse { path: path.to_owned(), read_only });
+            }
+            // Some network file systems have no locks. That is no reason to have no disks on them.
+            Err(TryLockError::Error(error)) => {
+                log::warn!("'{}' cannot be locked against other users: {error}", path.display());
+                return Ok(());
+            }
+        }
+    }
+}
+
+pub(crate) fn check_options(
+    name: &str,
+    capacity: u64,
+    options: &DiskOptions,
+) -> Result<(), OpenError> {
+    let &DiskOptions { logical_block: logical, physical_block: physical, .. } = options;
+    let is_physical = physical.is_power_of_two() && (logical..=0x1_0000).contains(&physical);
+    if !matches!(logical, 512 | 4096) || !is_physical {
+        return Err(OpenError::BlockSizes { logical, physical });
+    }
+    if let Some(serial) = &options.serial
+        && (!(1..=MAX_SERIAL).contains(&serial.len())
+            || !serial.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '))
+    {
+        return Err(OpenError::Serial { serial: serial.clone() });
+    }
+    let name = name.to_owned();
+    if capacity == 0 {
+        return Err(OpenError::Empty { name });
+    }
+    if !capacity.is_multiple_of(logical.into()) {
+        return Err(OpenError::NotBlocks { name, len: capacity, block: logical });
+    }
+    Ok(())
+}
+
+/// Whether blocks of the image can be given up so that they read as zeroes.
+fn discards(file: &File, capacity: u64) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    if metadata.file_type().is_file() {
+        // Behind the end there is nothing to lose.
+        return Ok(kernel::punch_hole(file, capacity, 4096).is_ok());
+    }
+    let (major, minor) = (libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
+    // A partition has no queue of its own.
+    let limit = ["queue", "../queue"].iter().find_map(|queue| {
+        let device = format!("/sys/dev/block/{major}:{minor}/{queue}/write_zeroes_max_bytes");
+        fs::read_to_string(device).ok()
+    });
+    Ok(limit.is_some_and(|limit| limit.trim() != "0"))
+}
+
+#[cfg(test)]
+#[path = "open_tests.rs"]
+mod tests;

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The queue: one channel's requests on all of its disks.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use busway_memory::GuestSlices;
+
+use crate::disk::Image;
+use crate::kernel::{self, Buffers, Uring};
+use crate::progress::{FILL_LEN, Progress};
+use crate::{Completion, Disk, IoError, Operation, Request};
+
+/// The kernel does not work with the queue any more: the host's failure.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel takes no more disk requests")]
+pub struct QueueError(#[from] io::Error);
+
+/// One channel's requests on its disks, done by one io_uring.
+///
+/// ```text
+/// submit submit submit … push ──▶ kernel ──▶ (fd is readable) ──▶ reap reap … push
+/// ```
+///
+/// [`submit`](Self::submit) only prepares; [`push`](Self::push) gives everything to the kernel in
+/// one system call, or in none when there is nothing new. A request that was done in part goes on
+/// when that is reaped, so a push should follow there too. Requests end in any order, and some, all
+/// on RAM disks among them, end within the push: look with [`reap`](Self::reap) after each.
+///
+/// Where the kernel forbids io_uring, requests are done in `submit`, one after another.
+///
+/// At most `depth` requests are in flight, in slots made beforehand: nothing is allocated on the
+/// way of a read or a write. A queue that is dropped waits for the kernel to let go of the guest's
+/// memory.
+pub struct Queue {
+    // Dropped first: the kernel is done with the disks before their locks are given up.
+    engine: Option<Uring>,
+    disks: Vec<Disk>,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    finished: VecDeque<Finished>,
+}
+
+/// A request under way.
+struct Slot {
+    token: u64,
+    disk: usize,
+    progress: Progress,
+}
+
+struct Finished {
+    slot: usize,
+    completion: Completion,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let engine = if self.engine.is_some() { "io_uring" } else { "synchronous" };
+        write!(f, "Queue({} disks, {engine}, {} in flight)", self.disks.len(), self.in_flight())
+    }
+}
+
+impl Queue {
+    /// A queue for at most `depth` requests on `disks`, by io_uring if the kernel lets us.
+    pub fn new(depth: usize, disks: Vec<Disk>) -> Self {
+        let files: Vec<_> = disks.iter().map(raw_fd).collect();
+        let engine = if files.iter().all(|fd| *fd < 0) {
+            None
+        } else {
+            match Uring::new(depth, &files) {
+                Ok(uring) => {
+                    log::debug!("disk queue of {depth} requests on io_uring");
+                    Some(uring)
+                }
+                Err(error) => {
+                    log::warn!("no io_uring ({error}): disks are read and written synchronously");
+                    None
+                }
+            }
+        };
+        Self::with_engine(depth, disks, engine)
+    }
+
+    /// The same without io_uring.
+    pub fn synchronous(depth: usize, disks: Vec<Disk>) -> Self {
+        Self::with_engine(depth, disks, None)
+    }
+
+    fn with_engine(depth: usize, disks: Vec<Disk>, engine: Option<Uring>) -> Self {
+        let progress = Progress::new(Operation::Flush, 0, 0, false);
+        let slot = || Slot { token: 0, disk: 0, progress: progress.clone() };
+        Self {
+            disks,
+            engine,
+            slots: (0..depth).map(|_| slot()).collect(),
+            free: (0..depth).rev().collect(),
+            finished: VecDeque::with_capacity(depth),
+        }
+    }
+
+    /// Readable while [`reap`](Self::reap) has something; `None` if requests never end later than
+    /// in [`submit`](Self::submit).
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.engine.as_ref().map(Uring::fd)
+    }
+
+    /// Whether one more request can be submitted.
+    pub fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Requests that were submitted and not reaped.
+    pub fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Takes a request on disk `disk`. One that makes no sense for the disk ends with an error like
+    /// any other that fails.
+    ///
+    /// A full queue gives the request back.
+    pub fn submit(&mut self, disk: usize, request: Request) -> Result<(), Request> {
+        let Some(slot) = self.free.pop() else {
+            return Err(request);
+        };
+        match self.begin(disk, &request) {
+            Err(error) => self.finish(slot, request.token, Err(error), request.data),
+            Ok(Start::Done) => self.finish(slot, request.token, Ok(()), request.data),
+            Ok(Start::Going(progress, fill)) => {
+                self.slots[slot] = Slot { token: request.token, disk, progress };
+                self.advance(slot, Buffers { data: request.data, fill });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a request against its disk, and does it if that is in memory.
+    fn begin(&self, disk: usize, request: &Request) -> Result<Start, IoError> {
+        let disk = self.disks.get(disk).ok_or(IoError::NoDisk { disk })?;
+        let &Request { operation, offset, ref data, .. } = request;
+        check(disk, operation, offset, data)?;
+        match disk.image() {
+            Image::Ram(ram) => ram.perform(operation, offset, data).map(|()| Start::Done),
+            Image::Raw(_) => {
+                let fill = match operation {
+                    Operation::WriteSame { .. } => pattern(data),
+                    _ => None,
+                };
+                let progress = Progress::new(operation, offset, data.len(), fill.is_some());
+                Ok(Start::Going(progress, fill))
+            }
+        }
+    }
+
+    /// Makes a request's next call: prepares it for the kernel, or makes them all.
+    fn advance(&mut self, slot: usize, buffers: Buffers) {
+        let Slot { token, disk, progress } = &mut self.slots[slot];
+        let result = loop {
+            let Some(call) = progress.call() else {
+                break Ok(());
+            };
+            if let Some(uring) = &mut self.engine {
+                uring.prepare(slot, *disk as u32, &call, buffers);
+                return;
+            }
+            let Some(Image::Raw(file)) = self.disks.get(*disk).map(Disk::image) else {
+                break Err(IoError::NoDisk { disk: *disk });
+            };
+            let result = kernel::perform(file, &call, &buffers);
+            if let ControlFlow::Break(result) = progress.absorb(result, buffers.data.vectors()) {
+                break result;
+            }
+        };
+        let token = *token;
+        self.finish(slot, token, result, buffers.data);
+    }
+
+    fn finish(&mut self, slot: usize, token: u64, result: Result<(), IoError>, data: GuestSlices) {
+        let completion = Completion { token, result, data };
+        self.finished.push_back(Finished { slot, completion });
+    }
+
+    /// Gives the kernel everything that was submitted, and what goes on.
+    pub fn push(&mut self) -> Result<(), QueueError> {
+        match &mut self.engine {
+            Some(uring) => Ok(uring.submit()?),
+            None => Ok(()),
+        }
+    }
+
+    /// The next request that has ended.
+    pub fn reap(&mut self) -> Option<Completion> {
+        loop {
+            if let Some(Finished { slot, completion }) = self.finished.pop_front() {
+                self.free.push(slot);
+                return Some(completion);
+            }
+            let (slot, result, buffers) = self.engine.as_mut()?.next()?;
+            let Slot { token, progress, .. } = &mut self.slots[slot];
+            match progress.absorb(result, buffers.data.vectors()) {
+                ControlFlow::Continue(()) => self.advance(slot, buffers),
+                ControlFlow::Break(result) => {
+                    self.free.push(slot);
+                    return Some(Completion { token: *token, result, data: buffers.data });
+                }
+            }
+        }
+    }
+
+    /// Asks the kernel to give up what it has not begun. Each request still ends by itself, with
+    /// [`IoError::Cancelled`] or as it would have.
+    pub fn cancel_all(&mut self) -> Result<(), QueueError> {
+        if let Some(uring) = &mut self.engine {
+            uring.cancel();
+        }
+        self.push()
+    }
+}
+
+/// What became of a request that makes sense.
+enum Start {
+    Done,
+    Going(Progress, Option<Box<[u8]>>),
+}
+
+fn check(
+    disk: &Disk,
+    operation: Operation,
+    offset: u64,
+    data: &GuestSlices,
+) -> Result<(), IoError> {
+    if operation.is_write() && disk.is_read_only() {
+        return Err(IoError::ReadOnly);
+    }
+    let block = u64::from(disk.logical_block());
+    let len = match operation {
+        Operation::Read | Operation::Write { .. } => data.len() as u64,
+        Operation::Flush => return Ok(()),
+        Operation::Discard { len } | Operation::WriteZeroes { len } => len,
+        Operation::WriteSame { .. } if data.len() as u64 != block => {
+            let len = data.len() as u64;
+            return Err(IoError::Misaligned { offset, len, block: disk.logical_block() });
+        }
+        Operation::WriteSame { len } => len,
+    };
+    if !offset.is_multiple_of(block) || !len.is_multiple_of(block) {
+        return Err(IoError::Misaligned { offset, len, block: disk.logical_block() });
+    }
+    let capacity = disk.capacity();
+    if offset.checked_add(len).is_none_or(|end| end > capacity) {
+        return Err(IoError::BeyondEnd { offset, len, capacity });
+    }
+    Ok(())
+}
+
+/// The block in `data`, repeated; `None` for zeroes.
+fn pattern(data: &GuestSlices) -> Option<Box<[u8]>> {
+    let mut block = vec![0; data.len()];
+    data.read_at(0, &mut block);
+    let is_zero = block.iter().all(|byte| *byte == 0);
+    (!is_zero).then(|| block.repeat(FILL_LEN / block.len()).into())
+}
+
+fn raw_fd(disk: &Disk) -> i32 {
+    match disk.image() {
+        Image::Raw(file) => file.as_raw_fd(),
+        Image::Ram(_) => -1,
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;
