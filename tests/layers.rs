@@ -18,6 +18,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("busway-vmbus", &["busway-wire", "busway-memory", "busway-ring"]),
     ("busway-block", &["busway-memory"]),
     (
+        "busway-storage",
+        &["busway-wire", "busway-memory", "busway-ring", "busway-vmbus", "busway-block"],
+    ),
+    (
         "busway-testkit",
         &["busway-wire", "busway-memory", "busway-ring", "busway-vmbus", "busway-hyperv"],
     ),

@@ -86,6 +86,8 @@ additional_sense! {
     SPACE_ALLOCATION_FAILED = 0x27 / 0x07, "space allocation failed write protect";
     /// The capacity is another than before.
     CAPACITY_DATA_HAS_CHANGED = 0x2a / 0x09, "capacity data has changed";
+    /// Mode pages cannot be saved.
+    SAVING_NOT_SUPPORTED = 0x39 / 0x00, "saving parameters not supported";
     /// No disc in the drive.
     MEDIUM_NOT_PRESENT = 0x3a / 0x00, "medium not present";
     /// The device failed within.

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A channel: packets in, answers out, and the commands that are between.
+//!
+//! Each command that needs its disk has one of `depth` slots from its packet to its answer. While
+//! all are taken, packets stay in the ring.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use busway_block::{
+    Completion, Disk, IoError, Operation as BlockOperation, Queue, Request as BlockRequest,
+};
+use busway_memory::{GuestMemory, GuestSlices};
+use busway_ring::Packet;
+use busway_vmbus::{ChannelHandler, Closing, Fault, Io, LogLimit, external_pages};
+use busway_wire::packet::PacketType;
+use busway_wire::storvsc::{
+    Direction, NtStatus, Operation, Packet as VstorPacket, PacketError, Srb,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::Reply;
+use crate::handshake::Handshake;
+use crate::luns::{Address, Luns};
+use crate::target::{self, Extent, Step};
+
+/// Most bytes of the page lists of one packet: pages for 16 MiB, more than any guest moves at once.
+/// A longer list would be kept, vector by vector, as long as its slot.
+const MAX_PAGE_LISTS: usize = 32 << 10;
+
+/// A packet that no storvsc sends.
+#[derive(Debug, thiserror::Error)]
+enum ChannelError {
+    /// A ring packet of a type that is not used here.
+    #[error("a packet of type {0} on a storage channel")]
+    PacketType(PacketType),
+    /// Too short for any version.
+    #[error(transparent)]
+    Payload(#[from] PacketError),
+    /// More pages than a command can have.
+    #[error("a packet with {len} B of page lists, {max} B are the most", max = MAX_PAGE_LISTS)]
+    PageLists {
+        /// Bytes.
+        len: usize,
+    },
+    /// A packet came when there was no room for one.
+    #[error("a packet came while all {depth} commands were under way")]
+    NoRoom {
+        /// Commands.
+        depth: usize,
+    },
+}
+
+/// What a guest waits for.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    transaction_id: u64,
+    /// Bytes of the answer: as many as the request had.
+    answer_len: usize,
+    /// It asked for an answer.
+    wants_answer: bool,
+}
+
+/// A command under way, or a reset that waits for those before it.
+struct Slot {
+    waiting: Waiting,
+    /// Its place in the order in which requests came; 0 for a free slot.
+    sequence: u64,
+    srb: Srb,
+    kind: Kind,
+    moved: u32,
+    /// What an UNMAP still has to do, the last one first.
+    more: Vec<Extent>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Command { disk: usize, operation: BlockOperation },
+    Reset { lun_only: bool },
+}
+
+/// The host's end of one channel.
+pub(crate) struct StorageChannel {
+    luns: Arc<Luns>,
+    queue: Queue,
+    handshake: Handshake,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    /// Lists that no request owns.
+    spare: Vec<GuestSlices>,
+    sequence: u64,
+    /// Resets that are not answered yet.
+    resets: usize,
+    warnings: LogLimit,
+    closing: bool,
+}
+
+impl StorageChannel {
+    /// A channel that works on at most `depth` commands at once, by `queue`, which is for the disks
+    /// of `luns` and has as much room.
+    pub(crate) fn new(luns: Arc<Luns>, queue: Queue, depth: usize, memory: &GuestMemory) -> Self {
+        let waiting = Waiting { transaction_id: 0, answer_len: 0, wants_answer: false };
+        let kind = Kind::Reset { lun_only: false };
+        let srb = Srb::new_zeroed();
+        let slot = || Slot { waiting, sequence: 0, srb, kind, moved: 0, more: Vec::new() };
+        Self {
+            luns,
+            queue,
+            handshake: Handshake::new(),
+            slots: (0..depth).map(|_| slot()).collect(),
+            free: (0..depth).rev().collect(),
+            spare: (0..depth).map(|_| GuestSlices::new(memory.clone())).collect(),
+            sequence: 0,
+            resets: 0,
+            warnings: LogLimit::default(),
+            closing: false,
+        }
+    }
+
+    fn execute(
+        &mut self,
+        packet: &Packet<'_>,
+        srb: &Srb,
+        waiting: Waiting,
+        io: &mut Io<'_>,
+    ) -> Result<(), Fault> {
+        let len = packet.header.len();
+        if len > MAX_PAGE_LISTS {
+            return Err(Fault::protocol(ChannelError::PageLists { len }));
+        }
+        let mut data = self.spare.pop().ok_or_else(|| self.no_room())?;
+        external_pages(packet, &mut data)?;
+        match self.step(srb, &mut data)? {
+            Step::Done(reply) => {
+                self.spare.push(data);
+                answer(io, waiting, &reply.packet(srb))
+            }
+            Step::Io(step) => {
+                let target::Io { disk, operation, offset, moved } = step;
+                let index =
+                    self.take_slot(waiting, srb, Kind::Command { disk, operation }, moved)?;
+                let token = index as u64;
+                self.submit(disk, BlockRequest { token, operation, offset, data })
+            }
+        }
+    }
+
+    /// Checks what the guest says about its own request, and executes the command in it.
+    fn step(&mut self, srb: &Srb, data: &mut GuestSlices) -> Result<Step, Fault> {
+        let pages = data.len();
+        let wanted = srb.data_transfer_length as usize;
+        // Without data the length may be anything.
+        let has_pages = wanted <= pages || pages == 0 && srb.direction == Direction::NONE;
+        data.truncate(wanted);
+        let address = Address { path: srb.path, target: srb.target, lun: srb.lun };
+        let slot = *self.free.last().ok_or_else(|| self.no_room())?;
+        let step = match (srb.cdb(), self.slots.get_mut(slot)) {
+            (Some(cdb), Some(slot)) if has_pages => {
+                let request = target::Request { address, cdb, direction: srb.direction };
+                target::execute(&self.luns, &request, data, &mut slot.more)
+            }
+            _ => Step::Done(Reply::invalid()),
+        };
+        if step == Step::Done(Reply::invalid())
+            && let Some(seen) = self.warnings.next()
+        {
+            log::warn!("storage: a request makes no sense: {srb}, {pages} B of pages{seen}");
+        }
+        Ok(step)
+    }
+
+    /// Gives up what is under way, and answers when that has ended.
+    fn reset(
+        &mut self,
+        operation: Operation,
+        srb: &Srb,
+        waiting: Waiting,
+        io: &mut Io<'_>,
+    ) -> Result<(), Fault> {
+        let lun_only = operation == Operation::RESET_LUN;
+        self.take_slot(waiting, srb, Kind::Reset { lun_only }, 0)?;
+        self.resets += 1;
+        if !lun_only {
+            self.queue.cancel_all().map_err(Fault::host)?;
+        }
+        self.end_resets(io)
+    }
+
+    fn take_slot(
+        &mut self,
+        waiting: Waiting,
+        srb: &Srb,
+        kind: Kind,
+        moved: u32,
+    ) -> Result<usize, Fault> {
+        let index = self.free.pop().ok_or_else(|| self.no_room())?;
+        self.sequence += 1;
+        if let Some(slot) = self.slots.get_mut(index) {
+            (slot.waiting, slot.srb, slot.kind, slot.moved) = (waiting, *srb, kind, moved);
+            slot.sequence = self.sequence;
+        }
+        Ok(index)
+    }
+
+    fn submit(&mut self, disk: usize, request: BlockRequest) -> Result<(), Fault> {
+        self.queue.submit(disk, request).map_err(|_| self.no_room())
+    }
+
+    fn no_room(&self) -> Fault {
+        Fault::host(ChannelError::NoRoom { depth: self.slots.len() })
+    }
+
+    /// Gives the queue what was submitted, and answers what has ended, until neither is left.
+    fn turn(&mut self, io: &mut Io<'_>) -> Result<(), Fault> {
+        loop {
+            self.queue.push().map_err(Fault::host)?;
+            let Some(completion) = self.queue.reap() else {
+                return Ok(());
+            };
+            self.end(completion, io)?;
+            while let Some(completion) = self.queue.reap() {
+                self.end(completion, io)?;
+            }
+        }
+    }
+
+    fn end(&mut self, completion: Completion, io: &mut Io<'_>) -> Result<(), Fault> {
+        let Completion { token, result, data } = completion;
+        let index = token as usize;
+        let given_up = self.resets != 0;
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Ok(());
+        };
+        let Kind::Command { disk, operation } = slot.kind else {
+            return Ok(());
+        };
+        let result = match (result, slot.more.pop()) {
+            (Ok(()), Some(Extent { offset, len })) if !given_up => {
+                let operation = BlockOperation::Discard { len };
+                return self.submit(disk, BlockRequest { token, operation, offset, data });
+            }
+            (Ok(()), Some(_)) => Err(IoError::Cancelled),
+            (result, _) => result,
+        };
+        let reply = match result {
+            Ok(()) => Reply::good(slot.moved),
+            Err(error) => Reply::failed(error, operation == BlockOperation::Read),
+        };
+        let packet = reply.packet(&slot.srb);
+        if let Err(error) = result {
+            self.warn_of(disk, operation, error);
+        }
+        self.spare.push(data);
+        self.answer_slot(index, &packet, io)?;
+        if self.resets == 0 { Ok(()) } else { self.end_resets(io) }
+    }
+
+    /// Answers the request of a slot, which is free then.
+    fn answer_slot(
+        &mut self,
+        index: usize,
+        packet: &VstorPacket,
+        io: &mut Io<'_>,
+    ) -> Result<(), Fault> {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Ok(());
+        };
+        slot.sequence = 0;
+        self.free.push(index);
+        answer(io, slot.waiting, packet)
+    }
+
+    /// Answers each reset before which nothing is under way any more.
+    fn end_resets(&mut self, io: &mut Io<'_>) -> Result<(), Fault> {
+        while let Some(index) = self.slots.iter().position(|slot| self.is_over(slot)) {
+            self.resets -= 1;
+            self.answer_slot(index, &VstorPacket::answer(NtStatus::SUCCESS), io)?;
+        }
+        Ok(())
+    }
+
+    /// Whether `reset` is a reset that has no more to wait for.
+    fn is_over(&self, reset: &Slot) -> bool {
+        let Kind::Reset { lun_only } = reset.kind else {
+            return false;
+        };
+        let concerns = |slot: &Slot| {
+            matches!(slot.kind, Kind::Command { .. })
+                && (1..reset.sequence).contains(&slot.sequence)
+                && (!lun_only || slot.srb.lun == reset.srb.lun)
+        };
+        reset.sequence != 0 && !self.slots.iter().any(concerns)
+    }
+
+    fn warn_of(&mut self, disk: usize, operation: BlockOperation, error: IoError) {
+        if error != IoError::Cancelled
+            && let Some(seen) = self.warnings.next()
+        {
+            let name = self.luns.disks().get(disk).map_or("?", Disk::name);
+            log::warn!("storage: {operation:?} on '{name}' failed: {error}{seen}");
+        }
+    }
+}
+
+/// Answers a request as it wants to be answered: in its own size, or not at all.
+fn answer(io: &mut Io<'_>, waiting: Waiting, packet: &VstorPacket) -> Result<(), Fault> {
+    let Waiting { transaction_id, answer_len, wants_answer } = waiting;
+    if !wants_answer {
+        return Ok(());
+    }
+    let bytes = packet.as_bytes();
+    io.complete(transaction_id, bytes.get(..answer_len).unwrap_or(bytes))
+}
+
+impl ChannelHandler for StorageChannel {
+    fn on_packet(&mut self, packet: Packet<'_>, io: &mut Io<'_>) -> Result<(), Fault> {
+        match packet.descriptor.kind {
+            PacketType::DATA_IN_BAND | PacketType::DATA_USING_GPA_DIRECT => {}
+            // What is under way is answered all the same; nothing that we ask is waited for.
+            PacketType::CANCEL_REQUEST | PacketType::COMPLETION => return Ok(()),
+            kind => return Err(Fault::protocol(ChannelError::PacketType(kind))),
+        }
+        let parsed = VstorPacket::parse(packet.payload).map_err(ChannelError::from);
+        let (request, answer_len) = parsed.map_err(Fault::protocol)?;
+        let waiting = Waiting {
+            transaction_id: packet.descriptor.transaction_id,
+            answer_len,
+            wants_answer: packet.descriptor.wants_completion(),
+        };
+        match request.operation {
+            Operation::EXECUTE_SRB if self.handshake.is_ready() => {
+                self.execute(&packet, &request.body(), waiting, io)
+            }
+            Operation::RESET_LUN | Operation::RESET_ADAPTER | Operation::RESET_BUS
+                if self.handshake.is_ready() =>
+            {
+                self.reset(request.operation, &request.body(), waiting, io)
+            }
+            _ => answer(io, waiting, &self.handshake.answer(&request)),
+        }
+    }
+
+    fn on_batch(&mut self, io: &mut Io<'_>) -> Result<(), Fault> {
+        self.turn(io)
+    }
+
+    fn on_ready(&mut self, _token: u32, io: &mut Io<'_>) -> Result<(), Fault> {
+        if self.closing { Ok(()) } else { self.turn(io) }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    fn wakeups(&self) -> Vec<(u32, BorrowedFd<'_>)> {
+        self.queue.fd().map(|fd| (0, fd)).into_iter().collect()
+    }
+
+    fn close(&mut self) -> Closing {
+        let given_up = if self.closing { Ok(()) } else { self.queue.cancel_all() };
+        self.closing = true;
+        // What was done in part goes on when it is reaped.
+        let pushed = given_up.and_then(|()| {
+            while self.queue.reap().is_some() {}
+            self.queue.push()
+        });
+        if let Err(error) = pushed {
+            log::error!("storage: a channel cannot be closed: {error}");
+        }
+        while self.queue.reap().is_some() {}
+        if self.queue.in_flight() == 0 { Closing::Drained } else { Closing::InFlight }
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The controller as the bus sees it.
+
+use std::sync::Arc;
+
+use busway_block::Queue;
+use busway_vmbus::{ChannelHandler, Device, Fault, Offer, Opening};
+use busway_wire::control::layout::OfferFlags;
+use busway_wire::{Guid, class};
+
+use crate::channel::StorageChannel;
+use crate::luns::Luns;
+
+/// Commands that a channel works on at once. Linux sends some 300 (a ring of 128 KiB holds no more
+/// of its longest packets); what is beyond waits in the ring.
+const QUEUE_DEPTH: usize = 256;
+
+/// A synthetic SCSI controller and its disks.
+#[derive(Debug)]
+pub struct StorageController {
+    instance: Guid,
+    luns: Arc<Luns>,
+    depth: usize,
+}
+
+impl StorageController {
+    /// A controller with the units `luns`. Guests know it again by `instance`.
+    pub fn new(instance: Guid, luns: Luns) -> Self {
+        Self { instance, luns: Arc::new(luns), depth: QUEUE_DEPTH }
+    }
+
+    /// The same, working on at most `depth` commands of a channel at once.
+    #[must_use]
+    pub const fn with_depth(mut self, depth: usize) -> Self {
+        self.depth = depth;
+        self
+    }
+}
+
+impl Device for StorageController {
+    fn offer(&self) -> Offer {
+        let flags = OfferFlags::ENUMERATE_DEVICE_INTERFACE;
+        Offer { flags, ..Offer::new(class::SCSI, self.instance) }
+    }
+
+    fn open(&mut self, opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {
+        let queue = Queue::new(self.depth, self.luns.disks().to_vec());
+        let luns = Arc::clone(&self.luns);
+        Ok(Box::new(StorageChannel::new(luns, queue, self.depth, &opening.memory)))
+    }
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The handshake: BEGIN, versions until one fits, properties, END.
+
+use busway_wire::storvsc::{
+    NtStatus, Operation, Packet, Properties, ProtocolVersion, SubChannels, Version,
+};
+
+use crate::MAX_TRANSFER_BYTES;
+
+/// How far the handshake of a channel has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    Begun,
+    Versioned(Version),
+    Described(Version),
+    Ready(Version),
+}
+
+/// The handshake of one channel.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    phase: Phase,
+}
+
+impl Handshake {
+    pub(crate) const fn new() -> Self {
+        Self { phase: Phase::Closed }
+    }
+
+    /// Whether it is over, so that commands may come.
+    pub(crate) const fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready(_))
+    }
+
+    /// Answers a request that is no command. One out of turn is refused, and changes nothing.
+    pub(crate) fn answer(&mut self, request: &Packet) -> Packet {
+        match (request.operation, self.phase) {
+            (Operation::BEGIN_INITIALIZATION, Phase::Closed) => self.enter(Phase::Begun),
+            // A guest asks for one version after another, and may ask again for an older one.
+            (Operation::QUERY_PROTOCOL_VERSION, Phase::Begun | Phase::Versioned(_)) => {
+                let query: ProtocolVersion = request.body();
+                let answer = if query.version.is_known() {
+                    self.enter(Phase::Versioned(query.version))
+                } else {
+                    Packet::answer(NtStatus::REVISION_MISMATCH)
+                };
+                answer.with_body(&query)
+            }
+            (Operation::QUERY_PROPERTIES, Phase::Versioned(version)) => {
+                self.enter(Phase::Described(version)).with_body(&PROPERTIES)
+            }
+            (Operation::END_INITIALIZATION, Phase::Described(version)) => {
+                self.enter(Phase::Ready(version))
+            }
+            (Operation::CREATE_SUB_CHANNELS, Phase::Described(_) | Phase::Ready(_)) => {
+                let wanted: SubChannels = request.body();
+                Packet::answer(match wanted.count {
+                    0 => NtStatus::SUCCESS,
+                    _ => NtStatus::INVALID_PARAMETER,
+                })
+            }
+            (operation, _) if is_known(operation) => Packet::answer(NtStatus::INVALID_DEVICE_STATE),
+            _ => Packet::answer(NtStatus::INVALID_DEVICE_REQUEST),
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) -> Packet {
+        if let Phase::Ready(version) = phase {
+            log::debug!("storvsc {version} is ready");
+        }
+        self.phase = phase;
+        Packet::answer(NtStatus::SUCCESS)
+    }
+}
+
+const PROPERTIES: Properties = Properties {
+    protocol: 0,
+    path: 0,
+    target: 0,
+    max_channel_count: 0,
+    port: 0,
+    flags: 0,
+    max_transfer_bytes: MAX_TRANSFER_BYTES,
+    reserved: [0; 2],
+};
+
+/// Whether it is an operation that has its time, but not now.
+const fn is_known(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::EXECUTE_SRB
+            | Operation::RESET_LUN
+            | Operation::RESET_ADAPTER
+            | Operation::RESET_BUS
+            | Operation::BEGIN_INITIALIZATION
+            | Operation::END_INITIALIZATION
+            | Operation::QUERY_PROTOCOL_VERSION
+            | Operation::QUERY_PROPERTIES
+            | Operation::CREATE_SUB_CHANNELS
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::{FromBytes, IntoBytes};
+
+    use super::*;
+
+    /// A request as a guest lays it out: the operation at 0, two bytes of body at 12.
+    fn request(operation: u32, body: u16) -> Packet {
+        let mut bytes = [0; 64];
+        bytes[..4].copy_from_slice(&operation.to_le_bytes());
+        bytes[12..14].copy_from_slice(&body.to_le_bytes());
+        Packet::read_from_bytes(&bytes).unwrap()
+    }
+
+    fn ask(handshake: &mut Handshake, operation: u32, body: u16) -> u32 {
+        let answer = handshake.answer(&request(operation, body));
+        assert_eq!(answer.operation, Operation::COMPLETE_IO);
+        answer.status.0
+    }
+
+    #[test]
+    fn every_version_gets_through() {
+        for version in [0x0200, 0x0402, 0x0501, 0x0600, 0x0602] {
+            let mut handshake = Handshake::new();
+            assert_eq!(ask(&mut handshake, 7, 0), 0);
+            assert_eq!(ask(&mut handshake, 9, version), 0);
+            assert_eq!(ask(&mut handshake, 10, 0), 0);
+            assert!(!handshake.is_ready());
+            assert_eq!(ask(&mut handshake, 8, 0), 0);
+            assert!(handshake.is_ready());
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_not_spoken_is_refused_and_the_next_one_taken() {
+        let mut handshake = Handshake::new();
+        ask(&mut handshake, 7, 0);
+        assert_ne!(ask(&mut handshake, 9, 0x0700), 0);
+        assert_ne!(ask(&mut handshake, 10, 0), 0, "there is no version yet");
+        let answer = handshake.answer(&request(9, 0x0602));
+        assert_eq!(answer.status, NtStatus::SUCCESS);
+        assert_eq!(answer.as_bytes()[12..14], [0x02, 0x06]);
+        assert_eq!(ask(&mut handshake, 9, 0x0501), 0);
+    }
+
+    /// Offsets of `struct vmstorage_channel_properties` in the packet.
+    #[test]
+    fn properties_tell_the_transfer_length_and_no_subchannels() {
+        let mut handshake = Handshake::new();
+        ask(&mut handshake, 7, 0);
+        ask(&mut handshake, 9, 0x0602);
+        let answer = handshake.answer(&request(10, 0));
+        let bytes = answer.as_bytes();
+        assert_eq!(bytes[12..24], [0; 12]);
+        assert_eq!(bytes[24..28], (1_u32 << 20).to_le_bytes());
+    }
+
+    #[test]
+    fn what_is_out_of_turn_is_refused_and_changes_nothing() {
+        let mut handshake = Handshake::new();
+        for operation in [3, 4, 5, 6, 8, 9, 10, 13] {
+            assert_eq!(ask(&mut handshake, operation, 0x0602), 0xc000_0184, "{operation}");
+        }
+        assert_eq!(ask(&mut handshake, 7, 0), 0);
+        assert_eq!(ask(&mut handshake, 7, 0), 0xc000_0184);
+        assert_eq!(ask(&mut handshake, 9, 0x0602), 0);
+        assert_eq!(ask(&mut handshake, 8, 0), 0xc000_0184);
+        assert_eq!(ask(&mut handshake, 10, 0), 0);
+        assert_eq!(ask(&mut handshake, 8, 0), 0);
+        assert_eq!(ask(&mut handshake, 9, 0x0602), 0xc000_0184);
+        assert!(handshake.is_ready());
+    }
+
+    #[test]
+    fn subchannels_are_refused_and_none_is_fine() {
+        let mut handshake = Handshake::new();
+        for (operation, body) in [(7, 0), (9, 0x0602), (10, 0), (8, 0)] {
+            ask(&mut handshake, operation, body);
+        }
+        assert_eq!(ask(&mut handshake, 13, 0), 0);
+        assert_eq!(ask(&mut handshake, 13, 3), 0xc000_000d);
+    }
+
+    #[test]
+    fn what_no_guest_may_send_is_refused() {
+        let mut handshake = Handshake::new();
+        for operation in [0, 1, 2, 11, 12, 14, u32::MAX] {
+            assert_eq!(ask(&mut handshake, operation, 0), 0xc000_0010, "{operation}");
+        }
+    }
+}
