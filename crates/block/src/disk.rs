@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use crate::DiskOptions;
 use crate::ram::Ram;
 
 /// A disk: a cheap handle that all channels share.
@@ -18,11 +19,9 @@ pub(crate) struct Inner {
     pub(crate) name: String,
     pub(crate) image: Image,
     pub(crate) capacity: u64,
-    pub(crate) logical_block: u32,
-    pub(crate) physical_block: u32,
-    pub(crate) read_only: bool,
     pub(crate) discards: bool,
     pub(crate) identity: Identity,
+    pub(crate) options: DiskOptions,
 }
 
 /// What holds a disk's bytes.
@@ -102,18 +101,18 @@ impl Disk {
 
     /// Bytes of the smallest piece that can be read or written; a power of two.
     pub fn logical_block(&self) -> u32 {
-        self.inner.logical_block
+        self.inner.options.logical_block
     }
 
     /// Bytes of the smallest piece that can be written without reading its surroundings first; a
     /// power of two, the logical block or a multiple of it.
     pub fn physical_block(&self) -> u32 {
-        self.inner.physical_block
+        self.inner.options.physical_block
     }
 
     /// Whether nothing may be written.
     pub fn is_read_only(&self) -> bool {
-        self.inner.read_only
+        self.inner.options.read_only
     }
 
     /// Whether blocks can be given up. They read as zeroes then.

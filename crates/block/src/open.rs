@@ -148,18 +148,36 @@ impl Disk {
         lock(path, &file, options.read_only)?;
         // A block device's length is not in its metadata.
         let capacity = file.seek(SeekFrom::End(0)).map_err(system)?;
-        check_options(&name, capacity, options)?;
-        let discards = !options.read_only && discards(&file, capacity).map_err(system)?;
         let place = path.canonicalize().map_err(system)?;
+        Self::on(file, &name, capacity, place.as_os_str().as_bytes(), options)
+    }
+
+    /// A disk of `capacity` bytes on a file that somebody else has opened, and locked if need be.
+    /// It is not asked what it is: what it cannot do ends as an error.
+    pub fn from_file(
+        name: &str,
+        file: File,
+        capacity: u64,
+        options: &DiskOptions,
+    ) -> Result<Self, OpenError> {
+        Self::on(file, name, capacity, name.as_bytes(), options)
+    }
+
+    fn on(
+        file: File,
+        name: &str,
+        capacity: u64,
+        source: &[u8],
+        options: &DiskOptions,
+    ) -> Result<Self, OpenError> {
+        check_options(name, capacity, options)?;
         Ok(Self::new(Inner {
-            name,
-            image: Image::Raw(file),
+            name: name.to_owned(),
             capacity,
-            logical_block: options.logical_block,
-            physical_block: options.physical_block,
-            read_only: options.read_only,
-            discards,
-            identity: Identity::new(options.serial.as_deref(), place.as_os_str().as_bytes()),
+            discards: !options.read_only && discards(&file, capacity),
+            identity: Identity::new(options.serial.as_deref(), source),
+            image: Image::Raw(file),
+            options: options.clone(),
         }))
     }
 }
@@ -234,19 +252,22 @@ pub(crate) fn check_options(
 }
 
 /// Whether blocks of the image can be given up so that they read as zeroes.
-fn discards(file: &File, capacity: u64) -> io::Result<bool> {
-    let metadata = file.metadata()?;
-    if metadata.file_type().is_file() {
+fn discards(file: &File, capacity: u64) -> bool {
+    match file.metadata() {
+        Ok(metadata) if metadata.file_type().is_block_device() => device_discards(metadata.rdev()),
         // Behind the end there is nothing to lose.
-        return Ok(kernel::punch_hole(file, capacity, 4096).is_ok());
+        _ => kernel::punch_hole(file, capacity, 4096).is_ok(),
     }
-    let (major, minor) = (libc::major(metadata.rdev()), libc::minor(metadata.rdev()));
+}
+
+fn device_discards(device: libc::dev_t) -> bool {
+    let (major, minor) = (libc::major(device), libc::minor(device));
     // A partition has no queue of its own.
     let limit = ["queue", "../queue"].iter().find_map(|queue| {
-        let device = format!("/sys/dev/block/{major}:{minor}/{queue}/write_zeroes_max_bytes");
-        fs::read_to_string(device).ok()
+        let limit = format!("/sys/dev/block/{major}:{minor}/{queue}/write_zeroes_max_bytes");
+        fs::read_to_string(limit).ok()
     });
-    Ok(limit.is_some_and(|limit| limit.trim() != "0"))
+    limit.is_some_and(|limit| limit.trim() != "0")
 }
 
 #[cfg(test)]

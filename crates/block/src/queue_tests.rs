@@ -13,7 +13,6 @@ use vmm_sys_util::poll::{EpollContext, EpollEvents};
 
 use super::*;
 use crate::DiskOptions;
-use crate::disk::{Identity, Inner};
 
 const CAPACITY: u64 = 8 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,17 +45,8 @@ fn noise(len: usize, seed: u32) -> Vec<u8> {
 }
 
 /// A disk on `file`, whatever that is.
-fn disk_on(file: File, read_only: bool) -> Disk {
-    Disk::new(Inner {
-        name: "test".into(),
-        image: Image::Raw(file),
-        capacity: CAPACITY,
-        logical_block: 512,
-        physical_block: 512,
-        read_only,
-        discards: true,
-        identity: Identity::new(None, b"test"),
-    })
+fn disk_on(file: File) -> Disk {
+    Disk::from_file("test", file, CAPACITY, &DiskOptions::default()).unwrap()
 }
 
 fn wait(queue: &mut Queue) -> Completion {
@@ -111,7 +101,7 @@ fn on_every_disk(test: impl Fn(&mut Queue, &dyn Fn(u64, usize) -> Vec<u8>)) {
 #[test]
 fn this_kernel_lets_the_tests_use_io_uring() {
     let file = tempfile::tempfile().unwrap();
-    assert!(Queue::new(1, vec![disk_on(file, false)]).fd().is_some());
+    assert!(Queue::new(1, vec![disk_on(file)]).fd().is_some());
 }
 
 #[test]
@@ -308,12 +298,12 @@ fn the_errors_of_the_system_come_through() {
     let memory = memory();
     let open = |path: &str| OpenOptions::new().read(true).write(true).open(path).unwrap();
     for new in [Queue::new, Queue::synchronous] {
-        let mut full = new(1, vec![disk_on(open("/dev/full"), false)]);
+        let mut full = new(1, vec![disk_on(open("/dev/full"))]);
         let write = Operation::Write { durable: false };
         let done = run(&mut full, write, 0, slices(&memory, &[(0, 512)]));
         assert_eq!(done.result, Err(IoError::NoSpace { errno: libc::ENOSPC }));
 
-        let mut bad = new(1, vec![disk_on(open("/proc/self/mem"), false)]);
+        let mut bad = new(1, vec![disk_on(open("/proc/self/mem"))]);
         let done = run(&mut bad, Operation::Read, 0, slices(&memory, &[(0, 512)]));
         assert_eq!(done.result, Err(IoError::Failed { errno: libc::EIO }));
         // And the queue goes on.
@@ -359,7 +349,7 @@ fn the_descriptor_is_readable_while_something_has_ended() {
     let memory = memory();
     let file = tempfile::tempfile().unwrap();
     file.set_len(CAPACITY).unwrap();
-    let mut queue = Queue::new(1, vec![disk_on(file, false)]);
+    let mut queue = Queue::new(1, vec![disk_on(file)]);
     let context: EpollContext<u32> = EpollContext::new().unwrap();
     context.add(&queue.fd().unwrap(), 7).unwrap();
     let readable = |patience| {
@@ -380,7 +370,7 @@ fn the_descriptor_is_readable_while_something_has_ended() {
 /// A disk whose reads take for ever: the empty end of a pipe.
 fn stuck() -> (Queue, File) {
     let (reader, writer) = io::pipe().unwrap();
-    let disk = disk_on(File::from(OwnedFd::from(reader)), false);
+    let disk = disk_on(File::from(OwnedFd::from(reader)));
     (Queue::new(8, vec![disk]), File::from(OwnedFd::from(writer)))
 }
 
@@ -421,7 +411,7 @@ fn a_queue_that_is_dropped_leaves_nothing_to_the_kernel() {
     for pushed in [false, true] {
         let (reader, writer) = io::pipe().unwrap();
         let second = File::from(OwnedFd::from(reader.try_clone().unwrap()));
-        let mut queue = Queue::new(8, vec![disk_on(second, false)]);
+        let mut queue = Queue::new(8, vec![disk_on(second)]);
         submit_reads(&mut queue, &memory);
         if pushed {
             queue.push().unwrap();

@@ -25,11 +25,9 @@ impl Disk {
         Ok(Self::new(Inner {
             image: Image::Ram(Ram { bytes: RwLock::new(vec![0; len].into()) }),
             capacity,
-            logical_block: options.logical_block,
-            physical_block: options.physical_block,
-            read_only: options.read_only,
             discards: !options.read_only,
             identity: Identity::new(options.serial.as_deref(), name.as_bytes()),
+            options: options.clone(),
             name,
         }))
     }
