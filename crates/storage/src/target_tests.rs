@@ -410,6 +410,12 @@ fn unmap_lists_that_lie_are_cut_or_refused() {
     let first = io(Operation::Discard { len: 16 * 512 }, 8, 30);
     assert_eq!(bench.tell(&unmap_cdb(30), &list), first);
     assert!(bench.more.is_empty());
+    // And so does the list's own length, if it is the shortest.
+    let mut short = list.clone();
+    short[1] = 6 + 16;
+    let first = io(Operation::Discard { len: 16 * 512 }, 8, 40);
+    assert_eq!(bench.tell(&unmap_cdb(short.len()), &short), first);
+    assert!(bench.more.is_empty());
     let mut lying = list;
     lying[..4].copy_from_slice(&[0xff; 4]);
     assert!(matches!(bench.tell(&unmap_cdb(lying.len()), &lying), Step::Io(_)));
@@ -445,6 +451,21 @@ fn write_same_repeats_or_zeroes_or_discards() {
     assert_eq!(sense(bench.tell(&cdb_16(0x93, 0, 8, 0), &zeroes)), INVALID_FIELD, "none, not all");
     assert_eq!(sense(bench.tell(&cdb_16(0x93, 0, 8, 16), &[0; 511])), INVALID_FIELD);
     assert_eq!(sense(bench.tell(&cdb_16(0x93, 0x18, 8, 16), &zeroes)), INVALID_FIELD, "anchor");
+}
+
+#[test]
+fn a_disk_without_holes_has_no_unmap() {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let file = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+    let disk = Disk::from_file("pipe", file, BLOCKS * 512, &options()).unwrap();
+    let mut bench = Bench { luns: Luns::new([(2, disk)]).unwrap(), ..bench() };
+    let list = unmap_list(&[(8, 16)]);
+    assert_eq!(sense(bench.tell(&unmap_cdb(list.len()), &list)), INVALID_OPCODE);
+    assert_eq!(sense(bench.tell(&cdb_16(0x93, 8, 8, 16), &[0; 512])), INVALID_FIELD);
+    let same = Operation::WriteSame { len: 16 * 512 };
+    assert_eq!(bench.tell(&cdb_16(0x93, 0, 8, 16), &[0; 512]), io(same, 8, 512));
+    assert_eq!(bench.data(&cdb_16(0x9e, 0x10, 0, 32), 32)[14], 0);
+    assert_eq!(bench.data(&inquiry(Some(0xb2), 255), 255)[5..7], [0, 0]);
 }
 
 #[test]
