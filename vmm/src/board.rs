@@ -20,7 +20,7 @@ use crate::console::Output;
 use crate::devices::ports::{Ports, SERIAL_LINE};
 use crate::devices::serial::SerialPort;
 use crate::engine::Engine;
-use crate::kvm::{Host, KvmEngine, KvmError, Vcpu, Vm};
+use crate::kvm::{Host, KvmEngine, KvmError, Registers, Vcpu, Vm};
 use crate::memory::Layout;
 use crate::partition::{Bus, NoBus, Partition};
 use crate::spec::VmSpec;
@@ -143,19 +143,24 @@ impl Board {
             partition: Partition::new(self.memory, self.engine, self.synic, bus),
         });
         let running = Running::start(&machine, self.vcpus, mailbox).map_err(failed("threads"))?;
-        Ok(LiveBoard { _running: running, serial, _vm: self.vm })
+        Ok(LiveBoard { running, serial, _vm: self.vm })
     }
 }
 
 /// A machine that runs. Dropping it stops it.
 pub struct LiveBoard {
     // Field order is drop order: threads end before the machine goes.
-    _running: Running,
+    running: Running,
     serial: Arc<Mutex<SerialPort>>,
     _vm: Vm,
 }
 
 impl LiveBoard {
+    /// Stops the vCPUs; returns where each was.
+    pub fn stop(mut self) -> Vec<Option<Registers>> {
+        self.running.stop()
+    }
+
     /// The serial port, for input.
     pub fn serial(&self) -> &Mutex<SerialPort> {
         &self.serial

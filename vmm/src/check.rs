@@ -1,3 +1,197 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `busway check`.
+//! `busway check`: what this machine's KVM can do for busway, in plain words or as JSON.
+
+use std::fmt::{self, Write};
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::kvm::{Host, Support};
+use crate::spec::MAX_CPUS;
+
+/// The outcome.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// KVM's device.
+    device: String,
+    /// The host's kernel.
+    kernel: String,
+    /// `busway run` will work.
+    usable: bool,
+    /// Why not, and what to do, if KVM cannot be opened at all.
+    error: Option<String>,
+    /// The most vCPUs of a machine.
+    max_cpus: usize,
+    /// One by one.
+    checks: Vec<Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Check {
+    /// KVM's or the TLFS's name, or the file that was read.
+    name: String,
+    /// What it is good for, as what follows "can".
+    purpose: String,
+    /// Guests cannot run without it.
+    needed: bool,
+    /// It is there.
+    present: bool,
+    /// What to do, if it is not.
+    remedy: Option<String>,
+}
+
+impl Report {
+    /// Looks at the KVM device at `path`.
+    pub fn new(path: &Path) -> Self {
+        let mut report = Self {
+            device: path.display().to_string(),
+            kernel: read("/proc/sys/kernel/osrelease"),
+            usable: false,
+            error: None,
+            max_cpus: 0,
+            checks: vec![virtualization(&read("/proc/cpuinfo"))],
+        };
+        match Host::open(path).and_then(|host| Ok((host.support()?, host.max_vcpus()))) {
+            Ok((support, max_vcpus)) => {
+                report.max_cpus = max_vcpus.min(MAX_CPUS as usize);
+                report.checks.extend(support.into_iter().map(Check::from));
+                report.usable = report.checks.iter().all(|check| check.present || !check.needed);
+            }
+            Err(error) => report.error = Some(error.to_string()),
+        }
+        report.checks.push(clock(&read(CLOCKSOURCE)));
+        report
+    }
+
+    /// `busway run` will work.
+    pub fn is_usable(&self) -> bool {
+        self.usable
+    }
+}
+
+impl From<Support> for Check {
+    fn from(support: Support) -> Self {
+        Self {
+            name: support.name,
+            purpose: support.purpose.to_owned(),
+            needed: support.needed,
+            present: support.present,
+            remedy: (!support.present).then(|| support.remedy.to_owned()),
+        }
+    }
+}
+
+/// A file's contents; none if there is no such file.
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// Whether the CPU itself can run guests. A KVM without that exists, and interprets the guest's
+/// kernel.
+fn virtualization(cpuinfo: &str) -> Check {
+    let present = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("flags"))
+        .flat_map(str::split_whitespace)
+        .any(|flag| flag == "vmx" || flag == "svm");
+    Check {
+        name: "vmx or svm in /proc/cpuinfo".to_owned(),
+        purpose: "run guests on the CPU itself".to_owned(),
+        needed: false,
+        present,
+        remedy: (!present).then(|| {
+            "switch virtualization on in the firmware, or nested virtualization if this is a \
+             virtual machine"
+                .to_owned()
+        }),
+    }
+}
+
+const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+
+/// KVM fills the TSC page only while the host itself keeps time by the TSC
+/// (`arch/x86/kvm/x86.c`, `gtod_is_based_on_tsc`).
+fn clock(current: &str) -> Check {
+    let present = matches!(current, "tsc" | "hyperv_clocksource_tsc_page");
+    Check {
+        name: format!("clock source {current:?}"),
+        purpose: "give guests a clock that they read without leaving the CPU".to_owned(),
+        needed: false,
+        present,
+        remedy: (!present).then(|| {
+            "boot the host with clocksource=tsc tsc=reliable, if its TSC is; guests' clocks are \
+             slow to read otherwise"
+                .to_owned()
+        }),
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, kernel, .. } = self;
+        if self.usable {
+            let max = self.max_cpus;
+            writeln!(
+                f,
+                "busway can run guests on {device} (Linux {kernel}), with 1 to {max} vCPUs"
+            )?;
+        } else {
+            writeln!(f, "busway cannot run guests on {device} (Linux {kernel})")?;
+        }
+        if let Some(error) = &self.error {
+            writeln!(f, "\n  {error}")?;
+        }
+        f.write_char('\n')?;
+        for check in &self.checks {
+            let mark = match (check.present, check.needed) {
+                (true, _) => "yes",
+                (false, true) => "NO",
+                (false, false) => "no",
+            };
+            writeln!(f, "  {mark:3}  {:55} {}", check.purpose, check.name)?;
+            if let Some(remedy) = &check.remedy {
+                let weight = if check.needed { "needed" } else { "better" };
+                writeln!(f, "       {weight}: {remedy}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_is_known_by_its_flags() {
+        assert!(virtualization("model name\t: x\nflags\t\t: fpu svm sse").present);
+        assert!(virtualization("flags : vmx").present);
+        assert!(!virtualization("flags : fpu\nbugs : svm").present);
+    }
+
+    #[test]
+    fn a_host_without_tsc_is_told_what_to_do() {
+        assert!(clock("tsc").present);
+        let check = clock("hpet");
+        assert!(!check.present && check.remedy.unwrap().contains("tsc=reliable"));
+    }
+
+    #[test]
+    fn what_is_not_needed_keeps_nobody_from_running() {
+        let report = Report {
+            device: "/dev/kvm".to_owned(),
+            kernel: "6.1".to_owned(),
+            usable: true,
+            error: None,
+            max_cpus: 64,
+            checks: vec![virtualization(""), clock("tsc")],
+        };
+        let text = report.to_string();
+        assert!(text.starts_with("busway can run guests on /dev/kvm (Linux 6.1)"), "{text}");
+        assert!(text.contains("  no   run guests on the CPU itself"), "{text}");
+        assert!(text.contains("better: switch virtualization on"), "{text}");
+    }
+}

@@ -172,7 +172,7 @@ impl Main<'_> {
                 }
                 Event::TripleFault { vp, registers } => {
                     error!("vCPU {vp} has triple-faulted");
-                    if let Some(registers) = registers {
+                    if let Some(registers) = registers.filter(|registers| !registers.is_reset()) {
                         error!("{registers}");
                     }
                     self.end(End::TripleFault);

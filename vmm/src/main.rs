@@ -5,7 +5,8 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use busway::cli::{Cli, Command, RunArgs};
+use busway::check::Report;
+use busway::cli::{CheckArgs, Cli, Command, RunArgs};
 use clap::Parser;
 
 /// busway could not do what it was asked, or the host failed.
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
     start_log(cli.verbose);
     let status = match &cli.command {
         Command::Run(arguments) => run(arguments),
-        Command::Check(_) => Ok(0),
+        Command::Check(arguments) => check(arguments),
     };
     match status {
         Ok(status) => ExitCode::from(status),
@@ -39,6 +40,16 @@ fn run(arguments: &RunArgs) -> anyhow::Result<u8> {
         return Ok(0);
     }
     Ok(busway::run::run(&spec, &arguments.kvm)?.status())
+}
+
+fn check(arguments: &CheckArgs) -> anyhow::Result<u8> {
+    let report = Report::new(&arguments.kvm);
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report).context("cannot print the report")?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.is_usable() { 0 } else { FAILED })
 }
 
 /// Help goes out as it is; an error is one line, like every other.

@@ -30,7 +30,7 @@ pub mod layout {
     /// ACPI tables, in the area where firmware's are looked for.
     pub const ACPI_TABLES: u64 = 0xe_0000;
     /// Bytes kept for them.
-    pub const ACPI_TABLES_MAX: usize = 0x2_0000;
+    pub const ACPI_TABLES_MAX: usize = 0x1_0000;
     /// The I/O APIC's registers.
     pub const IO_APIC: u32 = 0xfec0_0000;
     /// The local APIC's registers.

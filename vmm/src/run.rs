@@ -97,7 +97,7 @@ pub fn run(spec: &VmSpec, kvm: &Path) -> Result<Verdict, RunError> {
     loop {
         match session.live(board, spec)? {
             End::Reset if spec.on_reset == OnReset::Restart => info!("the guest resets"),
-            end => return session.verdict(end, spec),
+            end => return session.verdict(end),
         }
         board = Board::build(&host, spec, &mut files)?;
     }
@@ -137,22 +137,26 @@ impl Session {
             on_panic: spec.on_panic,
             panicked: &self.panicked,
         };
-        Ok(event_loop::run(life)?)
+        let end = event_loop::run(life)?;
+        let vcpus = board.stop();
+        if end == End::TimedOut {
+            let seconds = spec.timeout.unwrap_or_default();
+            error!("the guest has not ended within --timeout {seconds}");
+            for (vp, registers) in vcpus.into_iter().enumerate() {
+                if let Some(registers) = registers {
+                    error!("vCPU {vp} was at {registers}");
+                }
+            }
+        }
+        Ok(end)
     }
 
-    fn verdict(&self, end: End, spec: &VmSpec) -> Result<Verdict, RunError> {
+    fn verdict(&self, end: End) -> Result<Verdict, RunError> {
         let verdict = match end {
             End::PoweredOff | End::Quit | End::Reset if !self.panicked.get() => Verdict::Done,
-            End::PoweredOff | End::Quit | End::Reset | End::Panicked | End::TripleFault => {
-                Verdict::GuestFailed
-            }
-            End::TimedOut => {
-                let seconds = spec.timeout.unwrap_or_default();
-                error!("the guest has not ended within --timeout {seconds}");
-                Verdict::GuestFailed
-            }
             End::Signal(signal) => Verdict::Signalled(signal),
             End::Broken(reason) => return Err(RunError::Broken(reason)),
+            _ => Verdict::GuestFailed,
         };
         Ok(verdict)
     }

@@ -85,7 +85,7 @@ pub struct Machine {
 /// vCPUs that run.
 pub struct Running {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<Option<Registers>>>,
 }
 
 impl Running {
@@ -108,10 +108,11 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    /// Stops the vCPUs and waits for them.
-    fn drop(&mut self) {
+impl Running {
+    /// Stops the vCPUs and waits for them; returns where each was, in their order.
+    pub fn stop(&mut self) -> Vec<Option<Registers>> {
         self.stop.store(true, Ordering::SeqCst);
+        let mut registers = Vec::new();
         for thread in self.threads.drain(..) {
             // A kick that arrives just before the vCPU enters the guest does nothing, so it is
             // repeated.
@@ -119,10 +120,18 @@ impl Drop for Running {
                 let _ = thread.kill(SIGRTMIN());
                 thread::sleep(Duration::from_millis(1));
             }
-            if thread.join().is_err() {
+            registers.push(thread.join().unwrap_or_else(|_| {
                 warn!("a vCPU thread has panicked");
-            }
+                None
+            }));
         }
+        registers
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -152,7 +161,7 @@ struct Runner {
 }
 
 impl Runner {
-    fn run(&self, mut vcpu: Vcpu) {
+    fn run(&self, mut vcpu: Vcpu) -> Option<Registers> {
         let vp = vcpu.index();
         while !self.stop.load(Ordering::SeqCst) {
             if let Some(after) = vcpu.run(|exit| self.handle(vp, exit))
@@ -161,6 +170,7 @@ impl Runner {
                 break;
             }
         }
+        vcpu.registers().ok()
     }
 
     fn handle(&self, vp: u32, exit: Exit<'_>) -> Option<After> {

@@ -6,6 +6,7 @@
 
 mod initrd;
 mod kernel;
+mod reset_vector;
 pub mod tables;
 mod zero_page;
 
@@ -108,6 +109,7 @@ pub fn load(
     memory.write_slice(acpi_tables, acpi).map_err(BootError::Memory)?;
     memory.write_obj(page, GuestAddress(layout::BOOT_PARAMS)).map_err(BootError::Memory)?;
     tables::write(memory).map_err(BootError::Memory)?;
+    reset_vector::write(memory).map_err(BootError::Memory)?;
     Ok(Entry { address: kernel.entry, boot_params: layout::BOOT_PARAMS })
 }
 

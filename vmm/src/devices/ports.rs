@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::cmos::Cmos;
 use super::serial::SerialPort;
-use crate::lock;
+use crate::{limited, lock};
 
 /// The first serial port's registers.
 pub const SERIAL: u16 = 0x3f8;
@@ -78,8 +78,11 @@ impl Ports {
             CMOS..=0x71 => lock(&self.cmos).read(port),
             // Nothing to read, and room to write.
             KEYBOARD_COMMAND | KEYBOARD_DATA | SLEEP_CONTROL | SLEEP_STATUS => 0,
-            // Nobody drives the bus.
-            _ => 0xff,
+            _ => {
+                limited!(debug, "read of port {port:#x}, which is nothing");
+                // Nobody drives the bus.
+                0xff
+            }
         }
     }
 
@@ -97,7 +100,7 @@ impl Ports {
             }
             RESET if value & RESET_CPU != 0 => return Some(Request::Reset),
             KEYBOARD_COMMAND if value == KEYBOARD_RESET => return Some(Request::Reset),
-            _ => {}
+            _ => limited!(debug, "write of {value:#x} to port {port:#x}, which is nothing"),
         }
         None
     }

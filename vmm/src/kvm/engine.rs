@@ -15,7 +15,7 @@
 use std::io;
 use std::sync::Arc;
 
-use busway_hyperv::cpuid::{Interface, Leaf, WANTED};
+use busway_hyperv::cpuid::{Features, Hints, Interface, Leaf, WANTED};
 use busway_hyperv::msr;
 use busway_wire::synic::{SINT_COUNT, VMBUS_SINT};
 use kvm_bindings::{KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2};
@@ -47,7 +47,11 @@ pub(super) fn sint_gsi(vp: u32, sint: u8) -> u32 {
 impl KvmEngine {
     /// Hyper-V for the first `vps` processors of `vm`, which need not exist yet.
     pub fn new(host: &Host, vm: &Vm, vps: u32) -> Result<Self, KvmError> {
-        let interface = host.hyperv_interface()?;
+        let mut interface = host.hyperv_interface()?;
+        if apic_is_virtualized() {
+            // The CPU ends interrupts by itself; Hyper-V's way would leave the guest each time.
+            interface.hints -= Hints::APIC_ACCESS;
+        }
         let vmbus_sint = (0..vps)
             .map(|vp| {
                 let irqfd = EventFd::new(EFD_NONBLOCK)
@@ -66,9 +70,16 @@ impl KvmEngine {
     pub(super) fn interface(supported: &[Leaf]) -> Interface {
         let mut supported = Interface::parse(supported);
         // Busway answers for these MSRs itself.
-        supported.features |= busway_hyperv::cpuid::Features::CRASH;
+        supported.features |= Features::CRASH;
         WANTED.intersection(supported)
     }
+}
+
+/// Whether KVM uses the CPU's APIC virtualization.
+fn apic_is_virtualized() -> bool {
+    ["/sys/module/kvm_intel/parameters/enable_apicv", "/sys/module/kvm_amd/parameters/avic"]
+        .into_iter()
+        .any(|path| std::fs::read_to_string(path).is_ok_and(|value| value.starts_with(['Y', '1'])))
 }
 
 impl Engine for KvmEngine {

@@ -230,6 +230,13 @@ pub struct Registers {
     cs: u16,
 }
 
+impl Registers {
+    /// The state after power on. KVM on AMD CPUs leaves a vCPU in it after a triple fault.
+    pub fn is_reset(&self) -> bool {
+        (self.cs, self.rip) == (0xf000, 0xfff0)
+    }
+}
+
 impl fmt::Display for Registers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const NAMES: [&str; 16] = [
