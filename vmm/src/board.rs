@@ -15,7 +15,7 @@ use busway_memory::{AllocateError, GuestMemory};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::acpi;
-use crate::boot::{self, BootError, Sources};
+use crate::boot::{self, BootError, Entry, Sources};
 use crate::console::Output;
 use crate::devices::ports::{Ports, SERIAL_LINE};
 use crate::devices::serial::SerialPort;
@@ -84,6 +84,31 @@ impl BootFiles {
     }
 }
 
+/// Guest memory with everything in it that a boot needs. KVM has no part in that, so what is
+/// wrong with the files is known before it is asked.
+pub struct Loaded {
+    map: Layout,
+    memory: GuestMemory,
+    entry: Entry,
+}
+
+impl Loaded {
+    /// Memory as `spec` wants it, with the kernel of `files`.
+    pub fn new(spec: &VmSpec, files: &mut BootFiles) -> Result<Self, BoardError> {
+        let map = Layout::new(spec.memory.0);
+        let memory = GuestMemory::allocate(&map.ram)
+            .map_err(|source| BoardError::Memory { size: spec.memory, source })?;
+        let tables = acpi::tables(spec.cpus, &map);
+        let mut sources = Sources {
+            kernel: &mut files.kernel,
+            initrd: files.initrd.as_mut(),
+            cmdline: &spec.cmdline,
+        };
+        let entry = boot::load(&memory, &map, &mut sources, &tables)?;
+        Ok(Self { map, memory, entry })
+    }
+}
+
 /// A machine that has not run yet.
 pub struct Board {
     // Field order is drop order: vCPUs go before the machine that they belong to.
@@ -95,20 +120,10 @@ pub struct Board {
 }
 
 impl Board {
-    /// Builds the machine of `spec`, with its kernel loaded.
-    pub fn build(host: &Host, spec: &VmSpec, files: &mut BootFiles) -> Result<Self, BoardError> {
-        let map = Layout::new(spec.memory.0);
+    /// Builds the machine of `spec` around its memory.
+    pub fn build(host: &Host, spec: &VmSpec, loaded: Loaded) -> Result<Self, BoardError> {
+        let Loaded { map, memory, entry } = loaded;
         check_limits(host, spec, &map)?;
-        let memory = GuestMemory::allocate(&map.ram)
-            .map_err(|source| BoardError::Memory { size: spec.memory, source })?;
-        let tables = acpi::tables(spec.cpus, &map);
-        let mut sources = Sources {
-            kernel: &mut files.kernel,
-            initrd: files.initrd.as_mut(),
-            cmdline: &spec.cmdline,
-        };
-        let entry = boot::load(&memory, &map, &mut sources, &tables)?;
-
         let vm = Vm::new(host, memory.clone(), spec.cpus)?;
         let engine: Arc<dyn Engine> = Arc::new(KvmEngine::new(host, &vm, spec.cpus)?);
         let hypervisor = engine.cpuid();

@@ -79,7 +79,7 @@ impl From<Support> for Check {
             purpose: support.purpose.to_owned(),
             needed: support.needed,
             present: support.present,
-            remedy: (!support.present).then(|| support.remedy.to_owned()),
+            remedy: support.remedy.filter(|_| !support.present).map(str::to_owned),
         }
     }
 }
@@ -151,10 +151,24 @@ impl fmt::Display for Report {
                 (false, true) => "NO",
                 (false, false) => "no",
             };
-            writeln!(f, "  {mark:3}  {:55} {}", check.purpose, check.name)?;
-            if let Some(remedy) = &check.remedy {
-                let weight = if check.needed { "needed" } else { "better" };
-                writeln!(f, "       {weight}: {remedy}")?;
+            writeln!(f, "  {mark:3}  {:62} {}", check.purpose, check.name)?;
+        }
+        self.write_remedies(f)
+    }
+}
+
+impl Report {
+    /// Each remedy once, what is needed first.
+    fn write_remedies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut written = Vec::new();
+        for needed in [true, false] {
+            let checks = self.checks.iter().filter(|check| check.needed == needed);
+            for remedy in checks.filter_map(|check| check.remedy.as_deref()) {
+                if !written.contains(&remedy) {
+                    let weight = if needed { "needed" } else { "better" };
+                    writeln!(f, "\n  {weight}: {remedy}")?;
+                    written.push(remedy);
+                }
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::io::Write;
 use std::os::fd::RawFd;
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -16,8 +17,8 @@ use log::{debug, error, info, warn};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
-use crate::board::LiveBoard;
 use crate::console::{Command, Console, HELP, Received};
+use crate::devices::serial::SerialPort;
 use crate::lock;
 use crate::signals;
 use crate::spec::OnPanic;
@@ -33,7 +34,7 @@ pub enum End {
     /// The guest panicked, and was not to go on.
     Panicked,
     /// A vCPU stopped by the guest's fault.
-    TripleFault,
+    Crashed,
     /// The guest ran for too long.
     TimedOut,
     /// Somebody sent this signal.
@@ -48,8 +49,8 @@ pub enum End {
 pub struct Life<'a> {
     /// Outlives it.
     pub console: &'a mut Console,
-    /// The machine.
-    pub board: &'a LiveBoard,
+    /// The guest's serial port.
+    pub serial: &'a Mutex<SerialPort>,
     /// What vCPUs report,
     pub events: Receiver<Event>,
     /// after which they ring this.
@@ -170,12 +171,12 @@ impl Main<'_> {
                 Event::Broken { vp, reason } => {
                     self.end(End::Broken(format!("vCPU {vp} cannot go on: {reason}")));
                 }
-                Event::TripleFault { vp, registers } => {
-                    error!("vCPU {vp} has triple-faulted");
+                Event::Crashed { vp, how, registers } => {
+                    error!("vCPU {vp} cannot go on: {how}");
                     if let Some(registers) = registers.filter(|registers| !registers.is_reset()) {
                         error!("{registers}");
                     }
-                    self.end(End::TripleFault);
+                    self.end(End::Crashed);
                 }
                 Event::Panic { vp, words, registers } => {
                     error!("the guest panics on vCPU {vp}: {words}");
@@ -227,7 +228,7 @@ impl Main<'_> {
     /// Gives the guest what it has room for, and waits for more input once nothing is pending.
     fn feed(&mut self, ops: &mut EventOps<'_>) {
         loop {
-            let taken = lock(self.life.board.serial()).receive(&self.pending);
+            let taken = lock(self.life.serial).receive(&self.pending);
             self.pending.drain(..taken);
             if !self.pending.is_empty() {
                 return;
@@ -258,3 +259,7 @@ impl Main<'_> {
         self.input = Waiting::No;
     }
 }
+
+#[cfg(test)]
+#[path = "event_loop_tests.rs"]
+mod tests;

@@ -12,7 +12,7 @@ use log::{error, info};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
-use crate::board::{Board, BoardError, BootFiles};
+use crate::board::{Board, BoardError, BootFiles, Loaded};
 use crate::boot::BootError;
 use crate::console::{Console, ConsoleError};
 use crate::event_loop::{self, End, Life, LoopError};
@@ -90,16 +90,17 @@ struct Session {
 pub fn run(spec: &VmSpec, kvm: &Path) -> Result<Verdict, RunError> {
     spec.check()?;
     let mut files = BootFiles::open(spec)?;
+    let loaded = Loaded::new(spec, &mut files)?;
     let host = Host::open_whole(kvm)?;
     // Before the console: a machine that cannot start creates and changes nothing.
-    let mut board = Board::build(&host, spec, &mut files)?;
+    let mut board = Board::build(&host, spec, loaded)?;
     let mut session = Session::open(spec)?;
     loop {
         match session.live(board, spec)? {
             End::Reset if spec.on_reset == OnReset::Restart => info!("the guest resets"),
             end => return session.verdict(end),
         }
-        board = Board::build(&host, spec, &mut files)?;
+        board = Board::build(&host, spec, Loaded::new(spec, &mut files)?)?;
     }
 }
 
@@ -128,7 +129,7 @@ impl Session {
         let board = board.start(self.console.output(), clone(&drained)?, &mailbox)?;
         let life = Life {
             console: &mut self.console,
-            board: &board,
+            serial: board.serial(),
             events,
             bell: &bell,
             drained: &drained,

@@ -36,9 +36,11 @@ pub enum Event {
         registers: Option<Registers>,
     },
     /// The vCPU cannot go on, by the guest's fault.
-    TripleFault {
+    Crashed {
         /// Which.
         vp: u32,
+        /// In what way.
+        how: &'static str,
         /// As it was when it stopped.
         registers: Option<Registers>,
     },
@@ -149,7 +151,7 @@ enum After {
     Request(Request),
     LastWords(LastWords),
     EndOfMessage,
-    TripleFault,
+    Crashed(&'static str),
     Broken(String),
 }
 
@@ -216,7 +218,10 @@ impl Runner {
                 *result = partition.hypercall(vp, control, input);
             }
             Exit::Reset => return Some(After::Request(Request::Reset)),
-            Exit::TripleFault => return Some(After::TripleFault),
+            Exit::TripleFault => return Some(After::Crashed("triple fault")),
+            Exit::Lost => {
+                return Some(After::Crashed("it runs what KVM cannot emulate, code in MMIO say"));
+            }
             Exit::Broken(reason) => return Some(After::Broken(reason)),
             Exit::Interrupted => {}
         }
@@ -240,7 +245,7 @@ impl Runner {
             }
             After::Request(Request::PowerOff) => Event::PowerOff,
             After::Request(Request::Reset) => Event::Reset,
-            After::TripleFault => Event::TripleFault { vp, registers: registers() },
+            After::Crashed(how) => Event::Crashed { vp, how, registers: registers() },
             After::Broken(reason) => Event::Broken { vp, reason },
         };
         self.mailbox.send(event);

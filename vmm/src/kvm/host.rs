@@ -72,68 +72,60 @@ pub struct Support {
     /// It is there.
     pub present: bool,
     /// What to do if it is not.
-    pub remedy: &'static str,
+    pub remedy: Option<&'static str>,
 }
 
 const NEWER_KERNEL: &str = "use a host kernel of 5.11 or later";
 const WITH_HYPERV: &str = "use a host kernel with CONFIG_KVM_HYPERV=y (part of every distribution's \
      kernel) and hardware virtualization, or the emulated host of `cargo xtask lab`";
-const OPTIONAL: &str = "nothing; guests run without it";
 
-/// Capabilities, by number and name: (number, name, purpose, needed, remedy).
-const CAPABILITIES: [(u32, &str, &str, bool, &str); 11] = [
-    (KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY", "use our memory", true, NEWER_KERNEL),
+/// Capabilities: number, name, purpose, remedy. Guests cannot run without those that have one.
+const CAPABILITIES: [(u32, &str, &str, Option<&str>); 11] = [
+    (KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY", "use our memory", Some(NEWER_KERNEL)),
     (
         KVM_CAP_IRQCHIP,
         "KVM_CAP_IRQCHIP",
         "emulate interrupt controllers in the kernel",
-        true,
-        NEWER_KERNEL,
+        Some(NEWER_KERNEL),
     ),
-    (KVM_CAP_PIT2, "KVM_CAP_PIT2", "emulate the PC's timer", true, NEWER_KERNEL),
-    (KVM_CAP_IRQFD, "KVM_CAP_IRQFD", "take interrupts from eventfds", true, NEWER_KERNEL),
-    (KVM_CAP_IRQ_ROUTING, "KVM_CAP_IRQ_ROUTING", "route interrupts", true, NEWER_KERNEL),
+    (KVM_CAP_PIT2, "KVM_CAP_PIT2", "emulate the PC's timer", Some(NEWER_KERNEL)),
+    (KVM_CAP_IRQFD, "KVM_CAP_IRQFD", "take interrupts from eventfds", Some(NEWER_KERNEL)),
+    (KVM_CAP_IRQ_ROUTING, "KVM_CAP_IRQ_ROUTING", "route interrupts", Some(NEWER_KERNEL)),
     (
         KVM_CAP_X86_USER_SPACE_MSR,
         "KVM_CAP_X86_USER_SPACE_MSR",
         "let busway answer for MSRs",
-        true,
-        NEWER_KERNEL,
+        Some(NEWER_KERNEL),
     ),
     (
         KVM_CAP_X86_MSR_FILTER,
         "KVM_CAP_X86_MSR_FILTER",
         "let busway choose which MSRs",
-        true,
-        NEWER_KERNEL,
+        Some(NEWER_KERNEL),
     ),
     (
         KVM_CAP_HYPERV_SYNIC2,
         "KVM_CAP_HYPERV_SYNIC2",
         "emulate Hyper-V's interrupt controller",
-        true,
-        WITH_HYPERV,
+        Some(WITH_HYPERV),
     ),
     (
         KVM_CAP_HYPERV_EVENTFD,
         "KVM_CAP_HYPERV_EVENTFD",
         "turn a guest's signals into eventfds",
-        true,
-        WITH_HYPERV,
+        Some(WITH_HYPERV),
     ),
     (
         KVM_CAP_SYS_HYPERV_CPUID,
         "KVM_CAP_SYS_HYPERV_CPUID",
         "say what it knows of Hyper-V",
-        true,
-        WITH_HYPERV,
+        Some(WITH_HYPERV),
     ),
     (
         KVM_CAP_HYPERV_ENFORCE_CPUID,
         "KVM_CAP_HYPERV_ENFORCE_CPUID",
         "hold guests to what CPUID offers them",
-        false,
-        OPTIONAL,
+        None,
     ),
 ];
 
@@ -162,6 +154,7 @@ impl Host {
         let host = Self::open(path)?;
         match host.support()?.into_iter().find(|support| support.needed && !support.present) {
             Some(Support { name, purpose, remedy, .. }) => {
+                let remedy = remedy.unwrap_or(NEWER_KERNEL);
                 Err(OpenError::Lacks { purpose, name, remedy })
             }
             None => Ok(host),
@@ -172,10 +165,10 @@ impl Host {
     pub fn support(&self) -> Result<Vec<Support>, KvmError> {
         let mut all: Vec<_> = CAPABILITIES
             .iter()
-            .map(|&(number, name, purpose, needed, remedy)| Support {
+            .map(|&(number, name, purpose, remedy)| Support {
                 name: name.to_owned(),
                 purpose,
-                needed,
+                needed: remedy.is_some(),
                 present: self.can(number),
                 remedy,
             })
@@ -201,8 +194,8 @@ impl Host {
         let optional: Vec<_> = wanted.into_iter().filter(|name| !needed.contains(name)).collect();
         needed
             .into_iter()
-            .map(lacks("offer what VMBus needs of Hyper-V", true, WITH_HYPERV))
-            .chain(optional.into_iter().map(lacks("offer all of Hyper-V", false, OPTIONAL)))
+            .map(lacks("offer what VMBus needs of Hyper-V", true, Some(WITH_HYPERV)))
+            .chain(optional.into_iter().map(lacks("offer all of Hyper-V", false, None)))
     }
 
     /// The most vCPUs that KVM advises for a machine.

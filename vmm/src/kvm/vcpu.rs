@@ -53,6 +53,8 @@ pub enum Exit<'a> {
     Reset,
     /// A triple fault: the processor cannot go on.
     TripleFault,
+    /// KVM cannot emulate the instruction, which is none that a sane guest has there.
+    Lost,
     /// A signal for this thread, or nothing at all.
     Interrupted,
     /// KVM cannot go on, for the reason given.
@@ -215,6 +217,7 @@ fn translate(exit: VcpuExit<'_>) -> Exit<'_> {
         VcpuExit::X86Wrmsr(write) => Exit::MsrWrite(write.index, write.data),
         VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _) => Exit::Reset,
         VcpuExit::Shutdown => Exit::TripleFault,
+        VcpuExit::InternalError => Exit::Lost,
         VcpuExit::Intr => Exit::Interrupted,
         other => Exit::Broken(format!("{other:?}")),
     }
