@@ -20,11 +20,11 @@ use crate::console::Output;
 use crate::devices::ports::{Ports, SERIAL_LINE};
 use crate::devices::serial::SerialPort;
 use crate::engine::Engine;
-use crate::kvm::{Host, KvmEngine, KvmError, Registers, Vcpu, Vm};
+use crate::kvm::{Host, KvmEngine, KvmError, Vcpu, Vm};
 use crate::memory::Layout;
 use crate::partition::{Bus, NoBus, Partition};
 use crate::spec::VmSpec;
-use crate::vcpu::{Machine, Mailbox, Running};
+use crate::vcpu::{Machine, Mailbox, Running, Stopped};
 
 /// A board cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -171,8 +171,8 @@ pub struct LiveBoard {
 }
 
 impl LiveBoard {
-    /// Stops the vCPUs; returns where each was.
-    pub fn stop(mut self) -> Vec<Option<Registers>> {
+    /// Stops the vCPUs and returns what is left of each.
+    pub fn stop(mut self) -> Vec<Stopped> {
         self.running.stop()
     }
 

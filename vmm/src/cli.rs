@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::spec::{DEFAULT_CMDLINE, OnPanic, OnReset, SpecError, ValueError, VmSpec};
+use crate::spec::{OnPanic, OnReset, SpecError, ValueError, VmSpec};
 
 /// The program.
 #[derive(Debug, Parser)]
@@ -16,7 +16,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// Say more: -v what happens, -vv in detail (or set BUSWAY_LOG=debug)
-    #[arg(short, long, action = ArgAction::Count, global = true)]
+    #[arg(short, long, action = ArgAction::Count, global = true, display_order = 100)]
     pub verbose: u8,
 }
 
@@ -99,6 +99,10 @@ pub struct RunArgs {
     /// Take the machine from a JSON file
     #[arg(long, value_name = "FILE")]
     pub spec: Option<PathBuf>,
+
+    /// Write KVM's counters of the run (exits by kind, ...) to a JSON file when it ends
+    #[arg(long, value_name = "FILE")]
+    pub stats: Option<PathBuf>,
 
     /// Print the machine as JSON, checked, and do not start it
     #[arg(long)]
@@ -209,5 +213,3 @@ fn set<T: Value>(
     }
     Ok(())
 }
-
-const _: () = assert!(DEFAULT_CMDLINE.len() > 1);

@@ -48,15 +48,17 @@ impl Limit {
     }
 }
 
-/// Logs a line that a guest caused: `limited!(debug, "format", ...)`.
+/// Logs a line that a guest caused: `limited!(Debug, "format", ...)`.
 #[macro_export]
 macro_rules! limited {
     ($level:ident, $($argument:tt)+) => {{
         static LIMIT: $crate::limited::Limit = $crate::limited::Limit::new();
-        if let Some(dropped) = LIMIT.admit() {
-            log::$level!($($argument)+);
+        if log::log_enabled!(log::Level::$level)
+            && let Some(dropped) = LIMIT.admit()
+        {
+            log::log!(log::Level::$level, $($argument)+);
             if dropped > 0 {
-                log::$level!("(and {dropped} more like the last)");
+                log::log!(log::Level::$level, "(and {dropped} more like the last)");
             }
         }
     }};

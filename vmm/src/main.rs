@@ -8,6 +8,7 @@ use anyhow::Context;
 use busway::check::Report;
 use busway::cli::{CheckArgs, Cli, Command, RunArgs};
 use clap::Parser;
+use clap::error::ErrorKind;
 
 /// busway could not do what it was asked, or the host failed.
 const FAILED: u8 = 2;
@@ -39,7 +40,7 @@ fn run(arguments: &RunArgs) -> anyhow::Result<u8> {
         println!("{text}");
         return Ok(0);
     }
-    Ok(busway::run::run(&spec, &arguments.kvm)?.status())
+    Ok(busway::run::run(&spec, &arguments.kvm, arguments.stats.as_deref())?.status())
 }
 
 fn check(arguments: &CheckArgs) -> anyhow::Result<u8> {
@@ -57,6 +58,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let _ = error.print();
         return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return ExitCode::from(FAILED);
     }
     let text = error.to_string();
     let line = text.lines().next().unwrap_or_default();

@@ -142,7 +142,7 @@ impl Partition {
             _ => Status::INVALID_HYPERCALL_CODE,
         };
         if status != Status::SUCCESS {
-            limited!(debug, "VP {vp}: hypercall {control} gets {status}");
+            limited!(Debug, "VP {vp}: hypercall {control} gets {status}");
         }
         status.0.into()
     }

@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::board::{Board, BoardError, BootFiles, Loaded};
 use crate::boot::BootError;
 use crate::console::{Console, ConsoleError};
 use crate::event_loop::{self, End, Life, LoopError};
-use crate::kvm::{Host, OpenError};
+use crate::kvm::{Counters, Host, OpenError};
 use crate::signals;
 use crate::spec::{OnReset, SpecError, VmSpec};
 use crate::vcpu::Mailbox;
@@ -67,6 +67,14 @@ pub enum RunError {
     /// A vCPU could not go on.
     #[error("{0}")]
     Broken(String),
+    /// The counters cannot be written.
+    #[error("--stats {path} cannot be written", path = path.display())]
+    Stats {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
     /// Descriptors, timers.
     #[error("the host has no {what}")]
     Host {
@@ -84,10 +92,13 @@ struct Session {
     timeout: Option<TimerFd>,
     /// The guest has panicked, in this life or an earlier one.
     panicked: Cell<bool>,
+    /// KVM's counters, of all vCPUs in all lives that have ended.
+    counters: Counters,
 }
 
-/// Runs the machine of `spec` on the KVM device at `kvm` until it ends.
-pub fn run(spec: &VmSpec, kvm: &Path) -> Result<Verdict, RunError> {
+/// Runs the machine of `spec` on the KVM device at `kvm` until it ends. KVM's counters of the
+/// whole run go into the file `stats`, if one is named.
+pub fn run(spec: &VmSpec, kvm: &Path, stats: Option<&Path>) -> Result<Verdict, RunError> {
     spec.check()?;
     let mut files = BootFiles::open(spec)?;
     let loaded = Loaded::new(spec, &mut files)?;
@@ -98,7 +109,10 @@ pub fn run(spec: &VmSpec, kvm: &Path) -> Result<Verdict, RunError> {
     loop {
         match session.live(board, spec)? {
             End::Reset if spec.on_reset == OnReset::Restart => info!("the guest resets"),
-            end => return session.verdict(end),
+            end => {
+                stats.map(|path| session.write_stats(path)).transpose()?;
+                return session.verdict(end);
+            }
         }
         board = Board::build(&host, spec, Loaded::new(spec, &mut files)?)?;
     }
@@ -110,7 +124,13 @@ impl Session {
         let signals = signals::catch().map_err(failed("signal handler"))?;
         let timeout = spec.timeout.map(timer).transpose().map_err(failed("timer"))?;
         let console = Console::open(&spec.serial)?;
-        Ok(Self { console, signals, timeout, panicked: Cell::new(false) })
+        Ok(Self {
+            console,
+            signals,
+            timeout,
+            panicked: Cell::new(false),
+            counters: Counters::new(),
+        })
     }
 
     /// One life, from power on or reset to its end.
@@ -143,13 +163,22 @@ impl Session {
         if end == End::TimedOut {
             let seconds = spec.timeout.unwrap_or_default();
             error!("the guest has not ended within --timeout {seconds}");
-            for (vp, registers) in vcpus.into_iter().enumerate() {
-                if let Some(registers) = registers {
+            for (vp, vcpu) in vcpus.iter().enumerate() {
+                if let Some(registers) = vcpu.registers {
                     error!("vCPU {vp} was at {registers}");
                 }
             }
         }
+        for (name, count) in vcpus.into_iter().flat_map(|vcpu| vcpu.counters) {
+            *self.counters.entry(name).or_default() += count;
+        }
         Ok(end)
+    }
+
+    fn write_stats(&self, path: &Path) -> Result<(), RunError> {
+        let text = serde_json::to_string_pretty(&self.counters).map_err(io::Error::from);
+        text.and_then(|text| std::fs::write(path, text + "\n"))
+            .map_err(|source| RunError::Stats { path: path.to_owned(), source })
     }
 
     fn verdict(&self, end: End) -> Result<Verdict, RunError> {

@@ -15,7 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::devices::ports::{Ports, Request};
-use crate::kvm::{Exit, Registers, Vcpu};
+use crate::kvm::{Counters, Exit, Registers, Vcpu};
 use crate::limited;
 use crate::partition::{LastWords, Partition};
 
@@ -84,10 +84,19 @@ pub struct Machine {
     pub partition: Partition,
 }
 
+/// A vCPU that has run for the last time.
+#[derive(Debug, Default)]
+pub struct Stopped {
+    /// Where it was.
+    pub registers: Option<Registers>,
+    /// What it cost.
+    pub counters: Counters,
+}
+
 /// vCPUs that run.
 pub struct Running {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Option<Registers>>>,
+    threads: Vec<JoinHandle<Stopped>>,
 }
 
 impl Running {
@@ -111,10 +120,10 @@ impl Running {
 }
 
 impl Running {
-    /// Stops the vCPUs and waits for them; returns where each was, in their order.
-    pub fn stop(&mut self) -> Vec<Option<Registers>> {
+    /// Stops the vCPUs and waits for them; returns them in their order.
+    pub fn stop(&mut self) -> Vec<Stopped> {
         self.stop.store(true, Ordering::SeqCst);
-        let mut registers = Vec::new();
+        let mut stopped = Vec::new();
         for thread in self.threads.drain(..) {
             // A kick that arrives just before the vCPU enters the guest does nothing, so it is
             // repeated.
@@ -122,12 +131,12 @@ impl Running {
                 let _ = thread.kill(SIGRTMIN());
                 thread::sleep(Duration::from_millis(1));
             }
-            registers.push(thread.join().unwrap_or_else(|_| {
+            stopped.push(thread.join().unwrap_or_else(|_| {
                 warn!("a vCPU thread has panicked");
-                None
+                Stopped::default()
             }));
         }
-        registers
+        stopped
     }
 }
 
@@ -163,7 +172,7 @@ struct Runner {
 }
 
 impl Runner {
-    fn run(&self, mut vcpu: Vcpu) -> Option<Registers> {
+    fn run(&self, mut vcpu: Vcpu) -> Stopped {
         let vp = vcpu.index();
         while !self.stop.load(Ordering::SeqCst) {
             if let Some(after) = vcpu.run(|exit| self.handle(vp, exit))
@@ -172,7 +181,7 @@ impl Runner {
                 break;
             }
         }
-        vcpu.registers().ok()
+        Stopped { registers: vcpu.registers().ok(), counters: vcpu.counters() }
     }
 
     fn handle(&self, vp: u32, exit: Exit<'_>) -> Option<After> {
@@ -186,7 +195,7 @@ impl Runner {
             }
             Exit::MmioRead(address, data) => {
                 limited!(
-                    debug,
+                    Debug,
                     "VP {vp}: read of {} B at {address:#x}, which is nothing",
                     data.len()
                 );
@@ -194,7 +203,7 @@ impl Runner {
             }
             Exit::MmioWrite(address, data) => {
                 limited!(
-                    debug,
+                    Debug,
                     "VP {vp}: write of {} B at {address:#x}, which is nothing",
                     data.len()
                 );
@@ -235,7 +244,7 @@ impl Runner {
         let event = match after {
             After::EndOfMessage => {
                 if let Err(error) = self.machine.partition.engine().end_of_message(vcpu) {
-                    limited!(warn, "VP {vp}: EOM cannot be passed on: {error}");
+                    limited!(Warn, "VP {vp}: EOM cannot be passed on: {error}");
                 }
                 return true;
             }

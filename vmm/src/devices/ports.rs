@@ -79,7 +79,7 @@ impl Ports {
             // Nothing to read, and room to write.
             KEYBOARD_COMMAND | KEYBOARD_DATA | SLEEP_CONTROL | SLEEP_STATUS => 0,
             _ => {
-                limited!(debug, "read of port {port:#x}, which is nothing");
+                limited!(Debug, "read of port {port:#x}, which is nothing");
                 // Nobody drives the bus.
                 0xff
             }
@@ -100,7 +100,7 @@ impl Ports {
             }
             RESET if value & RESET_CPU != 0 => return Some(Request::Reset),
             KEYBOARD_COMMAND if value == KEYBOARD_RESET => return Some(Request::Reset),
-            _ => limited!(debug, "write of {value:#x} to port {port:#x}, which is nothing"),
+            _ => limited!(Debug, "write of {value:#x} to port {port:#x}, which is nothing"),
         }
         None
     }

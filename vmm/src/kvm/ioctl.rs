@@ -5,23 +5,24 @@
 
 #![expect(unsafe_code, reason = "the calls and the union of KVM's ABI that have no safe wrapper")]
 
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd};
+
+use busway_hyperv::synic::SynicRegisters;
+use busway_memory::GuestMemory;
 use kvm_bindings::{
     CpuId, KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNIC, KVM_HYPERV_EVENTFD_DEASSIGN, KVMIO,
     kvm_cpuid2, kvm_hyperv_eventfd, kvm_run, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Kvm, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 use vmm_sys_util::errno;
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::ioctl::{ioctl_with_mut_ptr, ioctl_with_ref};
-use vmm_sys_util::{ioctl_iow_nr, ioctl_iowr_nr};
-
-use std::os::fd::AsRawFd;
-
-use busway_hyperv::synic::SynicRegisters;
-use busway_memory::GuestMemory;
+use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_ref};
+use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr, ioctl_iowr_nr};
 
 ioctl_iowr_nr!(KVM_GET_SUPPORTED_HV_CPUID, KVMIO, 0xc1, kvm_cpuid2);
+ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
 ioctl_iow_nr!(KVM_HYPERV_EVENTFD, KVMIO, 0xbd, kvm_hyperv_eventfd);
 
 /// More leaves than any KVM has.
@@ -53,6 +54,17 @@ pub(super) fn hyperv_eventfd(
     // writes nothing.
     let result = unsafe { ioctl_with_ref(vm, KVM_HYPERV_EVENTFD(), &arguments) };
     if result < 0 { Err(errno::Error::last()) } else { Ok(()) }
+}
+
+/// A descriptor of the counters of `vcpu`.
+pub(super) fn stats_file(vcpu: &VcpuFd) -> Result<File, errno::Error> {
+    // SAFETY: the call takes no argument and returns a descriptor.
+    let fd = unsafe { ioctl(vcpu, KVM_GET_STATS_FD()) };
+    if fd < 0 {
+        return Err(errno::Error::last());
+    }
+    // SAFETY: the descriptor is new and owned by nobody else.
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 /// Gives `memory` to the guest, a slot for each region.

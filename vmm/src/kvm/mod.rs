@@ -11,11 +11,13 @@ mod cpuid;
 mod engine;
 mod host;
 mod ioctl;
+mod stats;
 mod vcpu;
 mod vm;
 
 pub use engine::KvmEngine;
 pub use host::{Host, OpenError, Support};
+pub use stats::Counters;
 pub use vcpu::{Exit, Registers, Vcpu};
 pub use vm::Vm;
 

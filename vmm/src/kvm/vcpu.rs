@@ -11,7 +11,8 @@ use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, Msrs, kvm_enable_cap, kvm_msr_entry, 
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use vmm_sys_util::errno::Error as Errno;
 
-use super::ioctl::{HypervExit, hyperv_exit};
+use super::ioctl::{self, HypervExit, hyperv_exit};
+use super::stats::{self, Counters};
 use super::{During, Host, KvmError, cpuid};
 use crate::boot::{Entry, tables};
 
@@ -152,6 +153,14 @@ impl Vcpu {
             control: [sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4],
             cs: sregs.cs.selector,
         })
+    }
+
+    /// KVM's counters of this vCPU; none on a host before Linux 5.14.
+    pub fn counters(&self) -> Counters {
+        ioctl::stats_file(&self.fd)
+            .map_err(io::Error::from)
+            .and_then(|file| stats::read(&file))
+            .unwrap_or_default()
     }
 
     /// Enables a capability of this vCPU.

@@ -59,7 +59,7 @@ pub enum DiskError {
     },
     /// Its size is no whole number of sectors.
     #[error("--disk {path} has {len} bytes, which is no multiple of {SECTOR}: \
-        extend it (truncate -s %{SECTOR}) or give a raw image", path = path.display())]
+        extend it (truncate -s %512) or give a raw image", path = path.display())]
     Size {
         /// The file.
         path: PathBuf,
