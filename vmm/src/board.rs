@@ -12,17 +12,20 @@ use std::sync::{Arc, Mutex};
 
 use busway_hyperv::synic::Synic;
 use busway_memory::{AllocateError, GuestMemory};
+use busway_vmbus::ServerConfig;
+use busway_wire::Version;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::acpi;
 use crate::boot::{self, BootError, Entry, Sources};
+use crate::bus::{Port, VmBus};
 use crate::console::Output;
 use crate::devices::ports::{Ports, SERIAL_LINE};
 use crate::devices::serial::SerialPort;
 use crate::engine::Engine;
 use crate::kvm::{Host, KvmEngine, KvmError, Vcpu, Vm};
 use crate::memory::Layout;
-use crate::partition::{Bus, NoBus, Partition};
+use crate::partition::Partition;
 use crate::spec::VmSpec;
 use crate::vcpu::{Machine, Mailbox, Running, Stopped};
 
@@ -140,22 +143,31 @@ impl Board {
         Ok(Self { vcpus, engine, vm, memory, synic })
     }
 
+    /// A bus for this machine, without devices, and the port by which it hears of its guest.
+    pub fn bus(&self) -> Result<VmBus, BoardError> {
+        let port = Port::new().map_err(|source| BoardError::Host { what: "eventfd", source })?;
+        let vp_count = self.vcpus.len() as u32;
+        let config = ServerConfig { vp_count, newest_version: Version::V6_0 };
+        let memory = self.memory.clone();
+        Ok(VmBus::new(config, memory, &self.engine, &self.synic, Arc::new(port)))
+    }
+
     /// Switches the machine on. Its serial port writes to `output`, and adds 1 to `drained` when
-    /// the guest has read its input; its events go to `mailbox`.
+    /// the guest has read its input; its events go to `mailbox`, its channel messages to `port`.
     pub fn start(
         self,
         output: Output,
         drained: EventFd,
         mailbox: &Mailbox,
+        port: Arc<Port>,
     ) -> Result<LiveBoard, BoardError> {
         let failed = |what| move |source| BoardError::Host { what, source };
         let line = EventFd::new(EFD_NONBLOCK).map_err(failed("eventfd"))?;
         self.vm.connect_line(SERIAL_LINE, &line)?;
         let serial = Arc::new(Mutex::new(SerialPort::new(line, drained, output)));
-        let bus: Arc<dyn Bus> = Arc::new(NoBus);
         let machine = Arc::new(Machine {
             ports: Ports::new(Arc::clone(&serial)),
-            partition: Partition::new(self.memory, self.engine, self.synic, bus),
+            partition: Partition::new(self.memory, self.engine, self.synic, port),
         });
         let running = Running::start(&machine, self.vcpus, mailbox).map_err(failed("threads"))?;
         Ok(LiveBoard { running, serial, _vm: self.vm })

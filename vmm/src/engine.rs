@@ -54,3 +54,32 @@ pub trait Engine: Send + Sync {
     /// The guest wrote EOM on `vcpu`: lets the engine's own messages (timers) go on.
     fn end_of_message(&self, vcpu: &Vcpu) -> io::Result<()>;
 }
+
+/// An engine for tests without a vCPU: nothing that it is asked has an effect.
+#[cfg(test)]
+pub(crate) struct NoEngine;
+
+#[cfg(test)]
+impl Engine for NoEngine {
+    fn cpuid(&self) -> Vec<Leaf> {
+        Vec::new()
+    }
+
+    fn prepare(&self, _vcpu: &Vcpu) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn raise(&self, _vp: u32, _sint: u8) {}
+
+    fn connect(&self, _connection: u32, _event: &EventFd) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn disconnect(&self, _connection: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end_of_message(&self, _vcpu: &Vcpu) -> io::Result<()> {
+        Ok(())
+    }
+}

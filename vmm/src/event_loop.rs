@@ -17,6 +17,7 @@ use log::{debug, error, info, warn};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
+use crate::bus::VmBus;
 use crate::console::{Command, Console, HELP, Received};
 use crate::devices::serial::SerialPort;
 use crate::lock;
@@ -55,6 +56,8 @@ pub struct Life<'a> {
     pub events: Receiver<Event>,
     /// after which they ring this.
     pub bell: &'a EventFd,
+    /// The guest's VMBus, whose port has a bell too.
+    pub bus: &'a mut VmBus,
     /// Rung when the guest has read its serial input.
     pub drained: &'a EventFd,
     /// Rung by signals.
@@ -93,6 +96,7 @@ const SIGNAL: u32 = 2;
 const TIMEOUT: u32 = 3;
 const LISTENER: u32 = 4;
 const INPUT: u32 = 5;
+const BUS: u32 = 6;
 
 /// Whether the loop waits for console input.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -121,6 +125,7 @@ impl MutEventSubscriber for Main<'_> {
             }
         };
         add(Events::with_data(self.life.bell, BELL, EventSet::IN));
+        add(Events::with_data(self.life.bus.port().bell(), BUS, EventSet::IN));
         add(Events::with_data(self.life.drained, DRAINED, EventSet::IN));
         add(Events::with_data(self.life.signals, SIGNAL, EventSet::IN));
         if let Some(timeout) = self.life.timeout {
@@ -135,6 +140,11 @@ impl MutEventSubscriber for Main<'_> {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
             BELL => self.vcpus_reported(),
+            BUS => {
+                if let Err(fault) = self.life.bus.work() {
+                    self.end(End::Broken(fault.to_string()));
+                }
+            }
             DRAINED => {
                 let _ = self.life.drained.read();
                 self.feed(ops);

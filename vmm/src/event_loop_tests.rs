@@ -4,19 +4,27 @@
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
+use busway_hyperv::synic::Synic;
+use busway_memory::{GuestAddress, GuestMemory, Region};
+use busway_vmbus::ServerConfig;
+use busway_wire::Version;
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
 use super::*;
+use crate::bus::Port;
+use crate::engine::{Engine, NoEngine};
 use crate::partition::LastWords;
 use crate::spec::SerialSpec;
 
 /// A machine without vCPUs: the test is the guest.
 struct Guest {
     console: Console,
+    bus: VmBus,
     serial: Mutex<SerialPort>,
     sender: Sender<Event>,
     events: Option<Receiver<Event>>,
@@ -32,6 +40,16 @@ fn eventfd() -> EventFd {
     EventFd::new(EFD_NONBLOCK).unwrap()
 }
 
+/// A bus without devices and without a guest.
+fn bus() -> VmBus {
+    let region = Region { start: GuestAddress(0), len: 4096 };
+    let memory = GuestMemory::allocate(&[region]).unwrap();
+    let synic = Arc::new(Synic::new(memory.clone(), 1));
+    let engine: Arc<dyn Engine> = Arc::new(NoEngine);
+    let config = ServerConfig { vp_count: 1, newest_version: Version::V6_0 };
+    VmBus::new(config, memory, &engine, &synic, Arc::new(Port::new().unwrap()))
+}
+
 impl Guest {
     fn new(serial: &SerialSpec) -> Self {
         let console = Console::open(serial).unwrap();
@@ -40,6 +58,7 @@ impl Guest {
         let port = SerialPort::new(eventfd(), drained.try_clone().unwrap(), console.output());
         Self {
             console,
+            bus: bus(),
             serial: Mutex::new(port),
             sender,
             events: Some(events),
@@ -63,6 +82,7 @@ impl Guest {
             serial: &self.serial,
             events: self.events.take().unwrap(),
             bell: &self.bell,
+            bus: &mut self.bus,
             drained: &self.drained,
             signals: &self.signals,
             timeout: self.timeout.as_ref(),
@@ -149,6 +169,7 @@ fn a_client_of_the_socket_talks_to_the_guest() {
             serial,
             events: guest.events.take().unwrap(),
             bell: &guest.bell,
+            bus: &mut guest.bus,
             drained: &guest.drained,
             signals: &guest.signals,
             timeout: None,

@@ -13,6 +13,7 @@ pub mod check;
 pub mod cli;
 pub mod console;
 pub mod devices;
+pub mod disks;
 pub mod engine;
 pub mod event_loop;
 pub mod kvm;

@@ -30,17 +30,6 @@ pub trait Bus: Send + Sync {
     fn slot_freed(&self, vp: u32);
 }
 
-/// A machine without VMBus: no connection exists.
-pub struct NoBus;
-
-impl Bus for NoBus {
-    fn post_message(&self, _vp: u32, _message: &PostMessage) -> Status {
-        Status::INVALID_CONNECTION_ID
-    }
-
-    fn slot_freed(&self, _vp: u32) {}
-}
-
 /// A guest's hypervisor, but for what its engine does alone.
 pub struct Partition {
     memory: GuestMemory,

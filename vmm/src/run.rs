@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use log::{error, info};
@@ -15,6 +15,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use crate::board::{Board, BoardError, BootFiles, Loaded};
 use crate::boot::BootError;
 use crate::console::{Console, ConsoleError};
+use crate::disks::{DiskError, Disks};
 use crate::event_loop::{self, End, Life, LoopError};
 use crate::kvm::{Counters, Host, OpenError};
 use crate::signals;
@@ -52,6 +53,9 @@ pub enum RunError {
     /// A file of it is wrong.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// A disk cannot be had.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// KVM is not there, or not whole.
     #[error(transparent)]
     Kvm(#[from] OpenError),
@@ -101,15 +105,17 @@ struct Session {
 pub fn run(spec: &VmSpec, kvm: &Path, stats: Option<&Path>) -> Result<Verdict, RunError> {
     spec.check()?;
     let mut files = BootFiles::open(spec)?;
+    let disks = Disks::open(&spec.disks)?;
     let loaded = Loaded::new(spec, &mut files)?;
     let host = Host::open_whole(kvm)?;
     // Before the console: a machine that cannot start creates and changes nothing.
     let mut board = Board::build(&host, spec, loaded)?;
     let mut session = Session::open(spec)?;
     loop {
-        match session.live(board, spec)? {
+        match session.live(board, spec, &disks)? {
             End::Reset if spec.on_reset == OnReset::Restart => info!("the guest resets"),
             end => {
+                disks.flush();
                 stats.map(|path| session.write_stats(path)).transpose()?;
                 return session.verdict(end);
             }
@@ -134,7 +140,7 @@ impl Session {
     }
 
     /// One life, from power on or reset to its end.
-    fn live(&mut self, board: Board, spec: &VmSpec) -> Result<End, RunError> {
+    fn live(&mut self, board: Board, spec: &VmSpec, disks: &Disks) -> Result<End, RunError> {
         let eventfd = || {
             let new = EventFd::new(EFD_NONBLOCK);
             new.map_err(|source| RunError::Host { what: "eventfd", source })
@@ -146,12 +152,18 @@ impl Session {
         let (bell, drained) = (eventfd()?, eventfd()?);
         let (sender, events) = mpsc::channel();
         let mailbox = Mailbox::new(sender, clone(&bell)?);
-        let board = board.start(self.console.output(), clone(&drained)?, &mailbox)?;
+        let mut bus = board.bus()?;
+        if let Some(controller) = disks.controller() {
+            bus.add(Box::new(controller));
+        }
+        let port = Arc::clone(bus.port());
+        let board = board.start(self.console.output(), clone(&drained)?, &mailbox, port)?;
         let life = Life {
             console: &mut self.console,
             serial: board.serial(),
             events,
             bell: &bell,
+            bus: &mut bus,
             drained: &drained,
             signals: &self.signals,
             timeout: self.timeout.as_ref(),
@@ -160,6 +172,7 @@ impl Session {
         };
         let end = event_loop::run(life)?;
         let vcpus = board.stop();
+        bus.stop().map_err(|fault| RunError::Broken(fault.to_string()))?;
         if end == End::TimedOut {
             let seconds = spec.timeout.unwrap_or_default();
             error!("the guest has not ended within --timeout {seconds}");

@@ -114,12 +114,12 @@ const CASES: &[(&str, &[&str])] = &[
     ("run --kernel bzImage --timeout soon", &["--timeout soon", "seconds"]),
     ("run --kernel bzImage --serial tty", &["--serial tty", "stdio, null"]),
     ("run --kernel bzImage --on-panic sleep", &["--on-panic sleep", "exit or wait"]),
-    ("run --kernel bzImage --disk nowhere.img", &["--disk", "nowhere.img", "check the path"]),
-    ("run --kernel bzImage --disk .", &["--disk", "neither a file", "raw image"]),
-    ("run --kernel bzImage --disk odd.img", &["--disk", "1000 bytes", "512", "truncate"]),
+    ("run --kernel bzImage --disk nowhere.img", &["--disk", "nowhere.img", "correct the path"]),
+    ("run --kernel bzImage --disk .", &["--disk", "directory", "regular file"]),
+    ("run --kernel bzImage --disk odd.img", &["--disk", "1000 B", "512", "truncate"]),
     ("run --kernel bzImage --disk empty", &["--disk", "empty", "truncate"]),
     ("run --kernel bzImage --disk disk.img,rw", &["--disk", "rw", "readonly"]),
-    ("run --kernel bzImage --disk disk.img,serial=", &["--disk", "serial=", "printable"]),
+    ("run --kernel bzImage --disk disk.img,serial=", &["--disk", "serial", "printable"]),
     ("run --kernel bzImage --disk disk.img --disk disk.img", &["--disk", "twice", "readonly"]),
     ("run --spec nowhere.json", &["--spec", "nowhere.json", "check the path"]),
     ("run --spec misspelt.json", &["--spec", "memroy", "--print-spec"]),
@@ -183,7 +183,7 @@ fn what_is_not_permitted_is_told_from_what_is_not_there() {
         assert_refused(&command.output().unwrap(), arguments, parts);
     };
     refused("run --kernel bzImage --kvm kvm", &["kvm", "usermod -aG kvm"]);
-    refused("run --kernel bzImage --disk disk.img", &["--disk", "add ,readonly"]);
+    refused("run --kernel bzImage --disk disk.img", &["--disk", "add ',readonly'"]);
     refused("run --kernel bzImage --disk disk.img,readonly --kvm kvm", &["usermod -aG kvm"]);
 }
 

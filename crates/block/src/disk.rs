@@ -3,6 +3,7 @@
 //! What a disk is, whoever reads and writes it.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use crate::DiskOptions;
@@ -118,6 +119,14 @@ impl Disk {
     /// Whether blocks can be given up. They read as zeroes then.
     pub fn can_discard(&self) -> bool {
         self.inner.discards
+    }
+
+    /// Makes everything durable that was written so far, and waits for that.
+    pub fn flush(&self) -> io::Result<()> {
+        match &self.inner.image {
+            Image::Raw(file) => file.sync_data(),
+            Image::Ram(_) => Ok(()),
+        }
     }
 
     /// The names under which a guest finds the disk again.

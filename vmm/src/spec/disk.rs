@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Disks: what `--disk` says, and whether such a file can be a disk.
+//! Disks: what `--disk` says.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -27,62 +26,14 @@ pub struct DiskSpec {
     pub serial: Option<String>,
 }
 
-/// Bytes of a sector: what a disk is made of.
-const SECTOR: u64 = 512;
-/// The longest serial number in bytes.
-const MAX_SERIAL: usize = 64;
-
-/// A file that cannot be a disk.
-#[derive(Debug, thiserror::Error)]
-pub enum DiskError {
-    /// It cannot be opened.
-    #[error("--disk {path}: {reason}; check the path", path = path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        reason: io::Error,
-    },
-    /// It can be read but not written.
-    #[error("--disk {path}: {reason}; add ,readonly or make it writable", path = path.display())]
-    NotWritable {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        reason: io::Error,
-    },
-    /// It is no file and no block device.
-    #[error("--disk {path} is neither a file nor a block device: give a raw image", path = path.display())]
-    NoFile {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Its size is no whole number of sectors.
-    #[error("--disk {path} has {len} bytes, which is no multiple of {SECTOR}: \
-        extend it (truncate -s %512) or give a raw image", path = path.display())]
-    Size {
-        /// The file.
-        path: PathBuf,
-        /// Bytes.
-        len: u64,
-    },
-    /// It holds nothing.
-    #[error("--disk {path} is empty: give it a size (truncate -s 1G)", path = path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
+/// Two disks of a description contradict each other.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiskSpecError {
     /// Two disks would write to one file.
     #[error("--disk {path} is given twice: make both readonly or remove one", path = path.display())]
     Twice {
         /// The file.
         path: PathBuf,
-    },
-    /// A serial number that no guest could show.
-    #[error("--disk serial={serial}: give 1 to {MAX_SERIAL} printable ASCII characters")]
-    Serial {
-        /// What was given.
-        serial: String,
     },
 }
 
@@ -110,58 +61,25 @@ impl FromStr for DiskSpec {
     }
 }
 
-/// Makes sure that all `disks` can be used together. Nothing is written.
-pub(super) fn check(disks: &[DiskSpec]) -> Result<(), DiskError> {
+/// Makes sure that all `disks` can be used together. Whether each can be used at all is found out
+/// when it is opened.
+pub(super) fn check(disks: &[DiskSpec]) -> Result<(), DiskSpecError> {
     let mut seen: HashMap<(u64, u64), bool> = HashMap::new();
     for disk in disks {
-        let path = || disk.file.clone();
-        if let Some(serial) = &disk.serial
-            && (!(1..=MAX_SERIAL).contains(&serial.len())
-                || !serial.bytes().all(|byte| (b' '..=b'~').contains(&byte)))
-        {
-            return Err(DiskError::Serial { serial: serial.escape_default().to_string() });
-        }
-        let identity = check_one(disk)?;
+        let Ok(metadata) = fs::metadata(&disk.file) else {
+            continue;
+        };
+        let identity = match metadata.file_type().is_block_device() {
+            true => (0, metadata.rdev()),
+            false => (metadata.dev(), metadata.ino()),
+        };
         let both_readonly = seen.get(&identity).is_none_or(|readonly| *readonly && disk.readonly);
         if !both_readonly {
-            return Err(DiskError::Twice { path: path() });
+            return Err(DiskSpecError::Twice { path: disk.file.clone() });
         }
         seen.insert(identity, disk.readonly);
     }
     Ok(())
-}
-
-/// Returns what tells the file from all others.
-fn check_one(disk: &DiskSpec) -> Result<(u64, u64), DiskError> {
-    let path = || disk.file.clone();
-    let mut file = open(&disk.file, disk.readonly)?;
-    let failed = |reason| DiskError::Open { path: path(), reason };
-    let metadata = file.metadata().map_err(failed)?;
-    let kind = metadata.file_type();
-    if !kind.is_file() && !kind.is_block_device() {
-        return Err(DiskError::NoFile { path: path() });
-    }
-    // A block device has its size at the end only.
-    let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
-    match len {
-        0 => Err(DiskError::Empty { path: path() }),
-        _ if len % SECTOR != 0 => Err(DiskError::Size { path: path(), len }),
-        _ if kind.is_block_device() => Ok((0, metadata.rdev())),
-        _ => Ok((metadata.dev(), metadata.ino())),
-    }
-}
-
-fn open(path: &Path, readonly: bool) -> Result<File, DiskError> {
-    let for_reading =
-        File::open(path).map_err(|reason| DiskError::Open { path: path.to_owned(), reason })?;
-    if readonly || for_reading.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Ok(for_reading);
-    }
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(|reason| DiskError::NotWritable { path: path.to_owned(), reason })
 }
 
 #[cfg(test)]

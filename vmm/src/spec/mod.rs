@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use disk::{DiskError, DiskSpec};
+pub use disk::{DiskSpec, DiskSpecError};
 pub use serial::SerialSpec;
 pub use size::Size;
 
@@ -146,7 +146,7 @@ pub enum SpecError {
     TooManyDisks(usize),
     /// A disk that cannot be used.
     #[error(transparent)]
-    Disk(#[from] DiskError),
+    Disk(#[from] DiskSpecError),
     /// A value of the JSON file or a flag.
     #[error("--{flag} {value}: {reason}")]
     Value {
