@@ -6,10 +6,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread;
 
 /// A directory with the files that the cases name; gone at the end.
 struct Bench(PathBuf);
@@ -180,11 +182,22 @@ fn what_is_not_permitted_is_told_from_what_is_not_there() {
         } else {
             forbid("kvm", 0);
         }
-        assert_refused(&command.output().unwrap(), arguments, parts);
+        assert_refused(&output_of_copy(&mut command), arguments, parts);
     };
     refused("run --kernel bzImage --kvm kvm", &["kvm", "usermod -aG kvm"]);
     refused("run --kernel bzImage --disk disk.img", &["--disk", "add ',readonly'"]);
     refused("run --kernel bzImage --disk disk.img,readonly --kvm kvm", &["usermod -aG kvm"]);
+}
+
+/// Runs a program that was just copied. A process that another test forks at this moment may still
+/// have the copy open for writing, and the system then refuses to execute it.
+fn output_of_copy(command: &mut Command) -> Output {
+    loop {
+        match command.output() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
+            output => return output.unwrap(),
+        }
+    }
 }
 
 /// The build directory may be closed to others.
