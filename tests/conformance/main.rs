@@ -6,3 +6,5 @@
 
 mod bus;
 mod echo;
+mod storage;
+mod storvsc;
