@@ -4,13 +4,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use busway_hyperv::synic::{Synic, SynicRegisters};
 use busway_memory::{Bytes, GuestAddress, GuestMemory, PAGE_SIZE, Region};
-use busway_vmbus::{Bus, Device, DeviceId, Fault, ServerConfig};
+use busway_vmbus::{Bus, Channel, Device, DeviceId, Fault, ServerConfig};
 use busway_wire::control::layout::{
     GpadlBody, GpadlHeader, GpadlTeardown, InitiateContactBody, ModifyChannel, OfferChannel,
     OpenChannelBody, Relid,
@@ -18,8 +18,8 @@ use busway_wire::control::layout::{
 use busway_wire::control::{GuestMessage, HostMessage, InitiateContact, OpenChannel};
 use busway_wire::synic::{MESSAGE_SLOT_LEN, SlotHeader, VMBUS_SINT};
 use busway_wire::{Guid, Version};
-use vm_memory::GuestMemoryBackend;
-use vm_memory::VolatileMemory;
+use vm_memory::{GuestMemoryBackend, VolatileMemory};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::guest_channel::GuestChannel;
 use crate::pages::Pages;
@@ -81,7 +81,8 @@ impl Pair {
         let memory = GuestMemory::allocate(&[region]).unwrap();
         let synic = Arc::new(Synic::new(memory.clone(), config.vps));
         let raised = AtomicU64::new(0);
-        let interrupts = Arc::new(TestInterrupts { synic: synic.clone(), raised });
+        let bell = OnceLock::new();
+        let interrupts = Arc::new(TestInterrupts { synic: synic.clone(), bell, raised });
         let state = Rc::new(RefCell::new(State::default()));
         let platform = InlinePlatform { synic: synic.clone(), state: state.clone() };
         let server = ServerConfig { vp_count: config.vps, newest_version: config.newest_version };
@@ -119,6 +120,24 @@ impl Pair {
     /// Interrupts that the host has raised so far.
     pub fn interrupts(&self) -> u64 {
         self.interrupts.raised.load(Ordering::Relaxed)
+    }
+
+    /// Rings `bell` with each interrupt from now on, for a guest end that sleeps in a thread.
+    ///
+    /// # Panics
+    ///
+    /// If there is a bell already.
+    pub fn set_bell(&mut self, bell: EventFd) {
+        self.interrupts.bell.set(bell).unwrap();
+    }
+
+    /// Takes the host's end of an open channel out, for a worker of the caller's to run.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such channel.
+    pub fn take_channel(&mut self, channel: &GuestChannel) -> Channel {
+        self.state.borrow_mut().take(channel.connection_id()).unwrap()
     }
 
     /// Channels that the host has open.
@@ -195,7 +214,7 @@ impl Pair {
         let page = (FIRST_SYNIC_PAGE + 2 * vp) << 12;
         let address = page + u64::from(VMBUS_SINT) * MESSAGE_SLOT_LEN as u64;
         let slot = self.memory.get_slice(GuestAddress(address), MESSAGE_SLOT_LEN).unwrap();
-        let kind = slot.get_atomic_ref::<std::sync::atomic::AtomicU32>(0).unwrap();
+        let kind = slot.get_atomic_ref::<AtomicU32>(0).unwrap();
         if kind.load(Ordering::Acquire) == 0 {
             return None;
         }
@@ -396,10 +415,10 @@ impl Pair {
     pub fn take_event(&mut self, vp: u32, relid: u32) -> bool {
         let page = (FIRST_SYNIC_PAGE + 2 * u64::from(vp) + 1) << 12;
         let address = page + u64::from(VMBUS_SINT) * 256 + u64::from(relid / 8);
-        let flags: u8 = self.memory.read_obj(GuestAddress(address)).unwrap();
+        let slice = self.memory.get_slice(GuestAddress(address), 1).unwrap();
+        let flags = slice.get_atomic_ref::<AtomicU8>(0).unwrap();
         let bit = 1 << (relid % 8);
-        self.memory.write_obj(flags & !bit, GuestAddress(address)).unwrap();
-        flags & bit != 0
+        flags.fetch_and(!bit, Ordering::SeqCst) & bit != 0
     }
 }
 

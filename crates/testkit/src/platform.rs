@@ -6,8 +6,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use busway_hyperv::synic::{Posted, Synic};
 use busway_vmbus::{
@@ -16,12 +16,15 @@ use busway_vmbus::{
 };
 use busway_wire::control::MessageBuf;
 use busway_wire::synic::VMBUS_SINT;
+use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::poll::{EpollContext, EpollEvents};
 
 /// Counts interrupts and sets the flags that go with them.
 #[derive(Debug)]
 pub(crate) struct TestInterrupts {
     pub(crate) synic: Arc<Synic>,
+    /// Rung with each interrupt, for a guest that sleeps.
+    pub(crate) bell: OnceLock<EventFd>,
     pub(crate) raised: AtomicU64,
 }
 
@@ -37,6 +40,9 @@ impl Interrupts for TestInterrupts {
         };
         if raised {
             self.raised.fetch_add(1, Ordering::Relaxed);
+            if let Some(bell) = self.bell.get() {
+                bell.write(1).unwrap();
+            }
         }
     }
 }
@@ -112,6 +118,12 @@ impl State {
         for running in self.channels.values_mut() {
             running.more |= running.connection_id == connection_id;
         }
+    }
+
+    /// Takes a channel out, for somebody else to run.
+    pub(crate) fn take(&mut self, connection_id: u32) -> Option<Channel> {
+        let (&key, _) = self.channels.iter().find(|(_, r)| r.connection_id == connection_id)?;
+        Some(self.channels.remove(&key)?.channel)
     }
 
     /// Gives every channel that wants one a turn; false if none did.

@@ -7,6 +7,9 @@ mod churn;
 mod report;
 mod ring_packet;
 mod rings;
+mod storage_file;
+mod storage_ram;
+mod storvsc;
 mod two_threads;
 
 use report::Line;
@@ -16,6 +19,8 @@ type Bench = fn(&mut Vec<Line>);
 const BENCHES: &[(&str, Bench)] = &[
     ("ring/packet", ring_packet::run),
     ("ring/two-threads", two_threads::run),
+    ("storage/ram", storage_ram::run),
+    ("storage/file", storage_file::run),
     ("bus/churn", churn::run),
 ];
 

@@ -25,6 +25,7 @@ use platform::{ChannelInterrupts, Machine};
 use port::News;
 
 pub use port::Port;
+pub use worker::Worker;
 
 /// The bus of one life of the machine.
 pub struct VmBus {

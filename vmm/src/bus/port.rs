@@ -75,7 +75,7 @@ impl Port {
     }
 
     /// Waits until there is news.
-    pub(super) fn wait(&self) {
+    pub fn wait(&self) {
         let news = lock(&self.news);
         let waited = self.arrived.wait_while(news, |news| news.is_empty());
         drop(waited.unwrap_or_else(PoisonError::into_inner));

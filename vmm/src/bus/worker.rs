@@ -20,7 +20,7 @@ use crate::lock;
 
 /// A channel's thread, as the bus sees it.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub struct Worker {
     inbox: Arc<Inbox>,
 }
 
@@ -34,7 +34,7 @@ struct Inbox {
 impl Worker {
     /// Starts a thread for `channel`, which has its first turn at once, and then one whenever
     /// `kick` is signalled. What it has to say goes to `port`; it ends with the channel.
-    pub(super) fn start(channel: Channel, kick: EventFd, port: Arc<Port>) -> io::Result<Self> {
+    pub fn start(channel: Channel, kick: EventFd, port: Arc<Port>) -> io::Result<Self> {
         let bell = EventFd::new(EFD_NONBLOCK)?;
         let inbox = Arc::new(Inbox { commands: Mutex::default(), bell });
         kick.write(1)?;
@@ -45,7 +45,7 @@ impl Worker {
     }
 
     /// Hands a command to the channel.
-    pub(super) fn command(&self, command: Command) {
+    pub fn command(&self, command: Command) {
         lock(&self.inbox.commands).push_back(command);
         let _ = self.inbox.bell.write(1);
     }
