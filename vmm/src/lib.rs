@@ -2,8 +2,27 @@
 
 //! A minimal VMM: it boots a stock guest on the Hyper-V and VMBus of the other crates.
 //!
-//! Only this package knows the operating system. [`run::run`] is the whole program but for its
-//! command line; [`board`] is what a machine consists of.
+//! Only this package knows the operating system. In the order in which a machine comes about:
+//!
+//! ```text
+//! cli, spec    what is wanted; checked in one place
+//! run          from the first start to the end, resets included
+//!   board      one life of the machine, put together from
+//!     memory, boot, acpi     guest memory, and what a guest finds in it
+//!     kvm                    /dev/kvm, and the only ioctls
+//!     engine                 the seam: who implements Hyper-V (today kvm::KvmEngine)
+//!     partition              what the guest asks of its hypervisor
+//!     devices                serial port, clock, the ports that switch off and reset
+//!     bus                    VMBus and its workers
+//!     vcpu                   a thread for each processor
+//!   event_loop the main thread: console, signals, timeout, what vCPUs report
+//!   console    the host's end of the serial port
+//! check        what this machine's KVM can do
+//! ```
+//!
+//! Invariants: no type of kvm-ioctls or kvm-bindings, and no `unsafe`, outside of `kvm`; a reset
+//! builds a new board, so nothing has to be reset piece by piece; nothing that a guest writes
+//! reaches a panic, an allocation without a bound, or a log line without a limit.
 
 pub mod acpi;
 pub mod board;

@@ -28,9 +28,10 @@ use crate::spec::SerialSpec;
 
 /// The console cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("--serial: cannot {what} {path}", path = path.display())]
+#[error("--serial: cannot {what} {path}; {remedy}", path = path.display())]
 pub struct ConsoleError {
     what: &'static str,
+    remedy: &'static str,
     path: PathBuf,
     source: io::Error,
 }
@@ -75,7 +76,12 @@ pub enum Received {
 impl Console {
     /// Opens what `spec` names.
     pub fn open(spec: &SerialSpec) -> Result<Self, ConsoleError> {
-        let stdio = |source| ConsoleError { what: "use", path: "standard input".into(), source };
+        let stdio = |source| ConsoleError {
+            what: "use",
+            remedy: "give --serial null",
+            path: "standard input".into(),
+            source,
+        };
         Ok(match spec {
             SerialSpec::Null => Self::new(Sink::Nothing, Input::Nothing),
             SerialSpec::Stdio => {
@@ -92,6 +98,7 @@ impl Console {
                 let file = OpenOptions::new().create(true).write(true).truncate(true).open(path);
                 let file = file.map_err(|source| ConsoleError {
                     what: "write",
+                    remedy: "give a file that you may write",
                     path: path.clone(),
                     source,
                 })?;
@@ -100,6 +107,7 @@ impl Console {
             SerialSpec::Unix(path) => {
                 let listener = listen(path).map_err(|source| ConsoleError {
                     what: "listen on",
+                    remedy: "give a path where nothing is yet, in a directory that is yours",
                     path: path.clone(),
                     source,
                 })?;
@@ -197,4 +205,43 @@ fn listen(path: &Path) -> io::Result<Listener> {
 
 fn is_temporary(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("busway-console-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn a_socket_replaces_only_a_socket_that_nobody_listens_on() {
+        let path = path("socket");
+        std::fs::write(&path, "precious").unwrap();
+        let spec = SerialSpec::Unix(path.clone());
+        let error = Console::open(&spec).err().unwrap().to_string();
+        assert!(error.contains("--serial") && error.contains("where nothing is yet"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+
+        let first = Console::open(&spec).unwrap();
+        assert!(Console::open(&spec).is_err(), "somebody listens");
+        // As it is after a crash: the socket is there, and nobody behind it.
+        std::mem::forget(first);
+        std::fs::remove_file(&path).unwrap();
+        drop(UnixListener::bind(&path).unwrap());
+        drop(Console::open(&spec).unwrap());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_gets_the_output() {
+        use std::io::Write;
+        let path = path("file");
+        let console = Console::open(&SerialSpec::File(path.clone())).unwrap();
+        console.output().write_all(b"Linux version").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"Linux version");
+        std::fs::remove_file(&path).unwrap();
+    }
 }
