@@ -222,6 +222,9 @@ fn print_spec_and_spec_agree() {
     let printed = bench.busway(flags).output().unwrap();
     assert_eq!(printed.status.code(), Some(0), "{}", stderr(&printed));
     bench.write("vm.json", &printed.stdout);
+    let spec: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!((&spec["on_reset"], &spec["on_panic"]), (&"exit".into(), &"wait".into()));
+    assert_eq!((&spec["timeout"], &spec["serial"]), (&9.into(), &"null".into()));
     let again = bench.busway("run --spec vm.json --print-spec").output().unwrap();
     assert_eq!(again.stdout, printed.stdout);
     let changed = bench.busway("run --spec vm.json --cpus 2 --print-spec").output().unwrap();

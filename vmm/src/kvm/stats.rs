@@ -73,23 +73,26 @@ fn text(name: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// A file as KVM lays it out: two counts, and a histogram between them.
+    /// A file as KVM lays it out: counts, between them a histogram and a momentary value.
     #[test]
-    fn counts_are_read_by_name_and_histograms_left_out() {
+    fn counts_are_read_by_name_and_nothing_else() {
         let mut bytes = Vec::new();
         let words = |bytes: &mut Vec<u8>, words: &[u32]| {
             bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
         };
-        words(&mut bytes, &[0, 8, 3, 24, 32, 128]);
+        words(&mut bytes, &[0, 8, 4, 24, 32, 128]);
         bytes.extend(*b"kvm-1/v\0");
-        for (name, kind, size, offset) in
-            [(b"exits\0\0\0", 0_u32, 1_u32, 0), (b"hist\0\0\0\0", 4, 2, 8), (b"io_exits", 0, 1, 24)]
-        {
+        let descriptors = [
+            (b"exits\0\0\0", 0_u32, 1_u32, 0),
+            (b"hist\0\0\0\0", 4, 2, 8),
+            (b"blocking", 1, 1, 24),
+            (b"io_exits", 0, 1, 32),
+        ];
+        for (name, kind, size, offset) in descriptors {
             words(&mut bytes, &[kind, size << 16, offset, 0]);
             bytes.extend(name);
         }
-        bytes.resize(128, 0);
-        bytes.extend([7_u64, 1, 2, 9].into_iter().flat_map(u64::to_le_bytes));
+        bytes.extend([7_u64, 1, 2, 1, 9].into_iter().flat_map(u64::to_le_bytes));
 
         let path = std::env::temp_dir().join(format!("busway-stats-{}", std::process::id()));
         std::fs::write(&path, &bytes).unwrap();
