@@ -136,8 +136,18 @@ fn map_region(
         libc::MAP_SHARED | libc::MAP_NORESERVE,
     )
     .map_err(|source| AllocateError::Map { start: start.0, len, source })?;
+    prefer_huge_pages(&mapping);
     GuestRegionMmap::new(mapping, start)
         .ok_or(AllocateError::Layout(vm_memory::GuestRegionCollectionError::UnsortedMemoryRegions))
+}
+
+/// Asks for huge pages, where the host gives them to shared memory on request
+/// (`/sys/kernel/mm/transparent_hugepage/shmem_enabled` is `advise`): each spares the guest up to 512
+/// exits for its first touch. That the host does not is no error.
+#[expect(unsafe_code, reason = "madvise has no wrapper in our dependencies")]
+fn prefer_huge_pages(mapping: &MmapRegion) {
+    // SAFETY: the range is a mapping of ours, and the advice changes none of its contents.
+    unsafe { libc::madvise(mapping.as_ptr().cast(), mapping.size(), libc::MADV_HUGEPAGE) };
 }
 
 /// A memfd of `len` bytes whose size can no longer change: no mapping of it can ever fault because
