@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod images;
 mod lab;
 mod lab_command;
@@ -29,6 +30,7 @@ enum Task {
     Test(test::Arguments),
     Lab(lab_command::Arguments),
     Images(images::Arguments),
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Lab(arguments) => lab_command::run(arguments),
         Task::Images(arguments) => images::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
