@@ -237,6 +237,22 @@ fn a_list_of_unmaps_is_answered_once_when_all_of_it_is_done() {
 }
 
 #[test]
+fn one_block_is_written_to_many() {
+    let (file, disk) = image(4 * MIB);
+    let mut storvsc = Storvsc::ready(one(disk), 4);
+    let block = noise(512, 11);
+    let buffer = storvsc.buffer(0xf80, 512);
+    storvsc.fill(&buffer, &block);
+    // More than one system call can write.
+    let same = cdb_10(0x41, 0, 16, 1000);
+    assert_eq!(storvsc.write(0, &same, &buffer), Answer::good(1, 512));
+    let mut bytes = vec![0; 1002 * 512];
+    file.as_file().read_exact_at(&mut bytes, 15 * 512).unwrap();
+    assert!(bytes[512..1001 * 512] == block.repeat(1000));
+    assert!(bytes[..512].iter().chain(&bytes[1001 * 512..]).all(|byte| *byte == 0));
+}
+
+#[test]
 fn flushes_and_durable_writes_are_answered() {
     let (_file, disk) = image(MIB);
     let mut storvsc = Storvsc::ready(one(disk), 4);

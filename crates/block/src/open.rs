@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crate::disk::{Disk, Identity, Image, Inner};
 use crate::kernel;
 
-/// Longest serial number: a GUID's text fits, and every guest's buffer holds it.
-const MAX_SERIAL: usize = 36;
+/// Longest serial number.
+const MAX_SERIAL: usize = 64;
 
 /// How long a lock that somebody has may outlive him. The kernel tears the io_uring of a process
 /// that was killed down behind its back, and only then lets go of the image.
@@ -25,7 +25,7 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 pub struct DiskOptions {
     /// Nothing may be written.
     pub read_only: bool,
-    /// The serial number, 1 to 36 printable ASCII characters; without one, a number that depends
+    /// The serial number, 1 to 64 printable ASCII characters; without one, a number that depends
     /// on the image's path.
     pub serial: Option<String>,
     /// Bytes of a logical block: 512 or 4096.
@@ -106,7 +106,7 @@ pub enum OpenError {
         block: u32,
     },
     /// The serial number is too long, empty or not printable.
-    #[error("the serial number '{serial}' is not made of 1 to 36 printable ASCII characters")]
+    #[error("the serial number '{serial}' is not made of 1 to 64 printable ASCII characters")]
     Serial {
         /// What was given.
         serial: String,

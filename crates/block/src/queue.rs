@@ -22,13 +22,13 @@ pub struct QueueError(#[from] io::Error);
 /// One channel's requests on its disks, done by one io_uring.
 ///
 /// ```text
-/// submit submit submit … push ──▶ kernel ──▶ (fd is readable) ──▶ reap reap … push
+/// submit submit submit … push ──▶ kernel ──▶ (fd is readable) ──▶ reap reap …
 /// ```
 ///
 /// [`submit`](Self::submit) only prepares; [`push`](Self::push) gives everything to the kernel in
-/// one system call, or in none when there is nothing new. A request that was done in part goes on
-/// when that is reaped, so a push should follow there too. Requests end in any order, and some, all
-/// on RAM disks among them, end within the push: look with [`reap`](Self::reap) after each.
+/// one system call, or in none when there is nothing new. [`reap`](Self::reap) returns what has
+/// ended, in any order, and pushes too when it finds nothing: a request that was done in part goes
+/// on. Some requests, all on RAM disks among them, end before the push is over.
 ///
 /// Where the kernel forbids io_uring, requests are done in `submit`, one after another.
 ///
@@ -182,7 +182,7 @@ impl Queue {
         self.finished.push_back(Finished { slot, completion });
     }
 
-    /// Gives the kernel everything that was submitted, and what goes on.
+    /// Gives the kernel everything that was submitted.
     pub fn push(&mut self) -> Result<(), QueueError> {
         match &mut self.engine {
             Some(uring) => Ok(uring.submit()?),
@@ -190,20 +190,32 @@ impl Queue {
         }
     }
 
-    /// The next request that has ended.
-    pub fn reap(&mut self) -> Option<Completion> {
+    /// The next request that has ended. When there is none, what goes on is pushed: a worker can
+    /// sleep then until [`fd`](Self::fd) is readable.
+    pub fn reap(&mut self) -> Result<Option<Completion>, QueueError> {
         loop {
             if let Some(Finished { slot, completion }) = self.finished.pop_front() {
                 self.free.push(slot);
-                return Some(completion);
+                return Ok(Some(completion));
             }
-            let (slot, result, buffers) = self.engine.as_mut()?.next()?;
+            let Some(uring) = &mut self.engine else {
+                return Ok(None);
+            };
+            let mut ended = uring.next();
+            if ended.is_none() {
+                uring.submit()?;
+                ended = uring.next();
+            }
+            let Some((slot, result, buffers)) = ended else {
+                return Ok(None);
+            };
             let Slot { token, progress, .. } = &mut self.slots[slot];
             match progress.absorb(result, buffers.data.vectors()) {
                 ControlFlow::Continue(()) => self.advance(slot, buffers),
                 ControlFlow::Break(result) => {
                     self.free.push(slot);
-                    return Some(Completion { token: *token, result, data: buffers.data });
+                    let completion = Completion { token: *token, result, data: buffers.data };
+                    return Ok(Some(completion));
                 }
             }
         }

@@ -211,18 +211,13 @@ impl StorageChannel {
         Fault::host(ChannelError::NoRoom { depth: self.slots.len() })
     }
 
-    /// Gives the queue what was submitted, and answers what has ended, until neither is left.
+    /// Gives the disks what was submitted, and answers what has ended.
     fn turn(&mut self, io: &mut Io<'_>) -> Result<(), Fault> {
-        loop {
-            self.queue.push().map_err(Fault::host)?;
-            let Some(completion) = self.queue.reap() else {
-                return Ok(());
-            };
+        self.queue.push().map_err(Fault::host)?;
+        while let Some(completion) = self.queue.reap().map_err(Fault::host)? {
             self.end(completion, io)?;
-            while let Some(completion) = self.queue.reap() {
-                self.end(completion, io)?;
-            }
         }
+        Ok(())
     }
 
     fn end(&mut self, completion: Completion, io: &mut Io<'_>) -> Result<(), Fault> {
@@ -358,17 +353,15 @@ impl ChannelHandler for StorageChannel {
     }
 
     fn close(&mut self) -> Closing {
-        let given_up = if self.closing { Ok(()) } else { self.queue.cancel_all() };
+        let begun = if self.closing { Ok(()) } else { self.queue.cancel_all() };
         self.closing = true;
-        // What was done in part goes on when it is reaped.
-        let pushed = given_up.and_then(|()| {
-            while self.queue.reap().is_some() {}
-            self.queue.push()
+        let reaped = begun.and_then(|()| {
+            while self.queue.reap()?.is_some() {}
+            Ok(())
         });
-        if let Err(error) = pushed {
-            log::error!("storage: a channel cannot be closed: {error}");
+        if let Err(error) = reaped {
+            log::error!("storage: the disks of a channel do not let go of it: {error}");
         }
-        while self.queue.reap().is_some() {}
         if self.queue.in_flight() == 0 { Closing::Drained } else { Closing::InFlight }
     }
 }
