@@ -3,7 +3,10 @@
 //! Lists of guest memory, as the kernel takes them for vectored I/O.
 
 use libc::iovec;
-use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MemoryRegionAddress,
+    VolatileSlice,
+};
 
 use crate::{GuestMemory, PAGE_SIZE};
 
@@ -68,7 +71,7 @@ impl GuestSlices {
         let beyond = BeyondMemory { start: start.0, len };
         let slice = self.memory.get_slice(start, len).map_err(|_| beyond)?;
         let base = slice.ptr_guard_mut().as_ptr();
-        self.append(base, len);
+        Self::append(&mut self.vectors, &mut self.len, base, len);
         Ok(())
     }
 
@@ -84,34 +87,44 @@ impl GuestSlices {
     ) -> Result<(), BeyondMemory> {
         let mut offset = offset;
         let mut left = len;
+        let mut region: Option<&GuestRegionMmap> = None;
         for pfn in pfns {
             if left == 0 {
                 break;
             }
-            let beyond = BeyondMemory { start: pfn.saturating_mul(PAGE_SIZE as u64), len: left };
-            let page = self.memory.page(pfn).ok_or(beyond)?;
-            let count = PAGE_SIZE.saturating_sub(offset).min(left);
-            let piece = page.subslice(offset, count).map_err(|_| beyond)?;
+            let start = pfn.saturating_mul(PAGE_SIZE as u64);
+            let beyond = BeyondMemory { start, len: left };
+            let address = GuestAddress(start);
+            // Neighbours in a list are mostly neighbours in memory.
+            let place = region.and_then(|region| Some((region, region.to_region_addr(address)?)));
+            let (found, at) = match place {
+                Some(place) => place,
+                None => self.memory.to_region_addr(address).ok_or(beyond)?,
+            };
+            region = Some(found);
+            let count = PAGE_SIZE.checked_sub(offset).ok_or(beyond)?.min(left);
+            let at = MemoryRegionAddress(at.0 + offset as u64);
+            let piece = found.get_slice(at, count).map_err(|_| beyond)?;
             let base = piece.ptr_guard_mut().as_ptr();
-            self.append(base, count);
+            Self::append(&mut self.vectors, &mut self.len, base, count);
             left -= count;
             offset = 0;
         }
         if left == 0 { Ok(()) } else { Err(BeyondMemory { start: u64::MAX, len: left }) }
     }
 
-    fn append(&mut self, base: *mut u8, len: usize) {
+    fn append(vectors: &mut Vec<iovec>, total: &mut usize, base: *mut u8, len: usize) {
         if len == 0 {
             return;
         }
-        self.len += len;
-        if let Some(last) = self.vectors.last_mut()
+        *total += len;
+        if let Some(last) = vectors.last_mut()
             && last.iov_base.cast::<u8>().wrapping_add(last.iov_len) == base
         {
             last.iov_len += len;
             return;
         }
-        self.vectors.push(iovec { iov_base: base.cast(), iov_len: len });
+        vectors.push(iovec { iov_base: base.cast(), iov_len: len });
     }
 
     /// Drops everything behind the first `len` bytes.
