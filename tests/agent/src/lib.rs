@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What the program inside the guest and the test outside agree on: the bytes of each block.
+
+/// `length` bytes that follow from `seed` alone and do not repeat: 64-bit xorshift, little-endian, from a
+/// state that splitmix64 makes of the seed, so that neighbouring seeds have nothing in common.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = scramble(seed) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// One step of splitmix64.
+pub fn scramble(seed: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// Blocks of noise on a disk: block `i` is `noise(seed + i, block)` and begins at `start + i * stride`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blocks {
+    /// Seed of block 0.
+    pub seed: u64,
+    /// Length of each, in bytes.
+    pub block: usize,
+    /// How many.
+    pub count: u64,
+    /// Where block 0 begins, in bytes.
+    pub start: u64,
+    /// From one beginning to the next, in bytes.
+    pub stride: u64,
+}
+
+impl Blocks {
+    /// Where block `number` begins.
+    pub fn offset(&self, number: u64) -> u64 {
+        self.start + number * self.stride
+    }
+
+    /// What block `number` holds.
+    pub fn contents(&self, number: u64) -> Vec<u8> {
+        noise(self.seed.wrapping_add(number), self.block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_is_reproducible_and_does_not_repeat() {
+        let bytes = noise(1, 64 << 10);
+        assert_eq!(bytes, noise(1, 64 << 10));
+        assert_eq!(noise(1, 13), bytes[..13]);
+        let mut blocks: Vec<_> = bytes.chunks(512).collect();
+        let neighbour = noise(2, 64 << 10);
+        blocks.extend(neighbour.chunks(512));
+        blocks.sort_unstable();
+        blocks.dedup();
+        assert_eq!(blocks.len(), 256);
+    }
+
+    #[test]
+    fn blocks_lie_a_stride_apart() {
+        let blocks = Blocks { seed: 7, block: 512, count: 3, start: 4096, stride: 1024 };
+        assert_eq!(blocks.offset(2), 6144);
+        assert_eq!(blocks.contents(2), noise(9, 512));
+    }
+}

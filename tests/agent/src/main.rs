@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Runs inside a guest. Linked statically, so that it starts in any initramfs.
+//!
+//! ```text
+//! agent write FILE  [seed= block= count= start= stride=] [direct skew=] [sync=each|dsync|end says=]
+//! agent check FILE  [seed= block= count= start= stride=] [direct skew=]
+//! agent churn FILE  [seed= threads= count= region=]
+//! agent clock       [threads= count=]
+//! ```
+//!
+//! `write` and `check` go through [`Blocks`]; numbers may end in k or m. `direct` bypasses the page cache
+//! with a buffer that begins `skew` bytes into a page. With `sync` each or dsync, a line `synced=NUMBER`, or
+//! what it `says` instead, follows each block that is safe. `churn` writes blocks of many lengths with O_DIRECT,
+//! each thread in a region of its own, and reads each back at once. `clock` looks for time that runs
+//! backwards between threads.
+
+mod churn;
+mod clock;
+mod file;
+mod words;
+
+use std::process::ExitCode;
+
+use busway_guest_agent::Blocks;
+use words::Words;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            println!("agent: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let mut arguments = std::env::args().skip(1);
+    let task = arguments.next().unwrap_or_default();
+    let path = match task.as_str() {
+        "clock" => String::new(),
+        _ => arguments.next().ok_or("which file?")?,
+    };
+    let mut words = Words::new(arguments);
+    match task.as_str() {
+        "write" => {
+            let blocks = blocks(&mut words)?;
+            let (sync, says) = (words.text("sync", "end"), words.text("says", "synced"));
+            let file = file::Options::from_words(&mut words)?;
+            words.end()?;
+            file::write(&path, &blocks, &file, &sync, &says)
+        }
+        "check" => {
+            let blocks = blocks(&mut words)?;
+            let file = file::Options::from_words(&mut words)?;
+            words.end()?;
+            file::check(&path, &blocks, &file)
+        }
+        "churn" => churn::run(&path, words),
+        "clock" => clock::run(words),
+        other => Err(format!("no task is called {other:?}")),
+    }
+}
+
+fn blocks(words: &mut Words) -> Result<Blocks, String> {
+    let block = words.number("block", 4096)?;
+    Ok(Blocks {
+        seed: words.number("seed", 1)?,
+        block: usize::try_from(block).map_err(|_| "block is too large")?,
+        count: words.number("count", 1)?,
+        start: words.number("start", 0)?,
+        stride: words.number("stride", block)?,
+    })
+}

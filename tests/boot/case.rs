@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! One test on one kernel: its scratch space, its deadline, and what its guests said, which is shown when
+//! it fails and only then.
+
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Completion, Failed};
+use tempfile::TempDir;
+
+use crate::guest::Guest;
+use crate::image::Image;
+use crate::kernel::Kernel;
+
+/// How a test ends when it does not panic.
+pub(crate) type Outcome = Result<(), Skip>;
+
+/// Why a test cannot run here.
+pub(crate) struct Skip(pub(crate) String);
+
+/// A test, on any kernel.
+pub(crate) struct Test {
+    pub(crate) module: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(&Case) -> Outcome,
+}
+
+/// Lists the tests of a file, under the names of their functions.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) const TESTS: &[$crate::case::Test] = &[$($crate::case::Test {
+            module: module_path!(),
+            name: stringify!($name),
+            run: $name,
+        }),*];
+    };
+}
+pub(crate) use tests;
+
+impl Test {
+    /// `bookworm-cloud/storage::the_disk_is_read_whole`.
+    pub(crate) fn name_on(&self, kernel: &Kernel) -> String {
+        let module = self.module.rsplit("::").next().unwrap_or_default();
+        format!("{}/{module}::{}", kernel.name, self.name)
+    }
+}
+
+/// How long a test may take: some ten times what the slowest needs in the emulated lab.
+const PATIENCE: Duration = Duration::from_secs(400);
+
+/// A test while it runs.
+pub(crate) struct Case {
+    /// What its guests boot.
+    pub(crate) kernel: &'static Kernel,
+    /// When all its guests must have ended.
+    pub(crate) deadline: Instant,
+    scratch: TempDir,
+    transcript: Transcript,
+}
+
+impl Case {
+    pub(crate) fn new(kernel: &'static Kernel) -> Self {
+        // In memory, as the machine's own disk would only add its moods.
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        Self {
+            kernel,
+            deadline: Instant::now() + PATIENCE,
+            scratch: tempfile::tempdir_in(parent).unwrap(),
+            transcript: Transcript::default(),
+        }
+    }
+
+    /// A machine to be described further and started. One vCPU, no disk, the test's kernel.
+    pub(crate) fn guest(&self) -> Guest<'_> {
+        Guest::new(self)
+    }
+
+    /// A disk of `mib` MiB of noise, of which no sector is like another.
+    pub(crate) fn disk(&self, mib: usize) -> Image {
+        Image::noise(self.path("disk"), mib << 20)
+    }
+
+    /// A disk of `mib` MiB of zeros, which takes no space yet.
+    pub(crate) fn empty_disk(&self, mib: usize) -> Image {
+        Image::empty(self.path("disk"), mib << 20)
+    }
+
+    /// A name in the scratch space that nothing has yet.
+    pub(crate) fn path(&self, stem: &str) -> PathBuf {
+        let mut names = (0..).map(|number| self.scratch.path().join(format!("{stem}{number}")));
+        names.find(|path| !path.exists()).unwrap()
+    }
+
+    /// Where its guests' words are kept.
+    pub(crate) fn transcript(&self) -> &Transcript {
+        &self.transcript
+    }
+}
+
+/// What the guests of a test said, and how busway was called. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Transcript(Arc<Mutex<String>>);
+
+impl Transcript {
+    pub(crate) fn line(&self, line: &str) {
+        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        text.push_str(line);
+        text.push('\n');
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+thread_local! {
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Lets a panic's message go into the report of its test, not between the others' lines.
+pub(crate) fn keep_panics() {
+    panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
+}
+
+static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+/// Runs it, and adds what its guests said to the failure, if it is one.
+pub(crate) fn run(test: &'static Test, kernel: &'static Kernel) -> Result<Completion, Failed> {
+    let case = Case::new(kernel);
+    let started = Instant::now();
+    let result = panic::catch_unwind(AssertUnwindSafe(|| (test.run)(&case)));
+    let time = (started.elapsed(), test.name_on(kernel));
+    TIMES.lock().unwrap_or_else(PoisonError::into_inner).push(time);
+    match result {
+        Ok(Ok(())) => Ok(Completion::Completed),
+        Ok(Err(Skip(reason))) => Ok(Completion::ignored_with(reason)),
+        Err(_) => Err(format!("{}\n{}", PANIC.take(), case.transcript().text()).into()),
+    }
+}
+
+/// What took how long, longest first; a test that shares its guest with others pays for it if it was first.
+pub(crate) fn print_times() {
+    let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
+    times.sort();
+    for (time, name) in times.iter().rev() {
+        println!("{:6.1} s  {name}", time.as_secs_f64());
+    }
+}

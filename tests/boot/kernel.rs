@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The kernels that the tests run on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::report::Report;
+
+const IMAGES: &str = "images";
+
+/// A stock kernel and its base initramfs.
+pub(crate) struct Kernel {
+    /// Its name in guest-images/manifest.toml.
+    pub(crate) name: String,
+    /// Major and minor of its release.
+    pub(crate) version: (u32, u32),
+    directory: PathBuf,
+    /// One boot that many tests look at; or why there is none.
+    pub(crate) survey: OnceLock<Result<Report, String>>,
+}
+
+impl Kernel {
+    /// Those that were brought along. Without any, one that cannot boot, so that tests can be listed.
+    pub(crate) fn all() -> Vec<Self> {
+        let entries = fs::read_dir(IMAGES).into_iter().flatten().flatten();
+        let mut kernels: Vec<_> = entries.map(|entry| Self::open(entry.path())).collect();
+        if kernels.is_empty() {
+            kernels.push(Self::open(Path::new(IMAGES).join("bookworm-cloud")));
+        }
+        kernels.sort_by(|a, b| a.name.cmp(&b.name));
+        kernels
+    }
+
+    fn open(directory: PathBuf) -> Self {
+        let release = fs::read_to_string(directory.join("release")).unwrap_or_default();
+        let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { name, version, directory, survey: OnceLock::new() }
+    }
+
+    pub(crate) fn vmlinuz(&self) -> PathBuf {
+        self.file("vmlinuz")
+    }
+
+    pub(crate) fn initrd(&self) -> PathBuf {
+        self.file("initrd.cpio")
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        let path = self.directory.join(name);
+        assert!(path.exists(), "there is no {}: run `cargo xtask test`", path.display());
+        path
+    }
+
+    /// The newest version of VMBus that it speaks, of those that busway does.
+    ///
+    /// Source: `drivers/hv/connection.c` of each.
+    pub(crate) fn newest_vmbus(&self) -> &'static str {
+        match self.version {
+            (..=5, _) => "5.2",
+            (6, ..=12) => "5.3",
+            _ => "6.0",
+        }
+    }
+
+    /// Whether it speaks this version of VMBus, major in the upper half.
+    pub(crate) fn speaks(&self, vmbus: u32) -> bool {
+        match self.version {
+            (..=5, _) => vmbus <= 0x5_0002,
+            (6, ..=12) => (0x2_0004..=0x5_0003).contains(&vmbus),
+            _ => vmbus >= 0x4_0000,
+        }
+    }
+}

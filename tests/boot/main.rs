@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Stock guests on busway, on real KVM: `cargo xtask test` brings this program to a machine where that is
+//! to be had, together with what it looks for in its working directory:
+//!
+//! ```text
+//! images/NAME/{vmlinuz,initrd.cpio,release}   kernels; each test runs on each of them
+//! agent                                       the program of tests/agent, linked statically
+//! data.img                                    the disk of `cargo xtask images`
+//! ```
+//!
+//! and `busway` on the PATH. The tests themselves read like prose, in `detection`, `bus`, `storage` and
+//! `machine`; the numbers in their comments are those of the acceptance list that the project keeps of what
+//! a stock guest shows. `guest` is the machine that they talk about.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod bus;
+mod case;
+mod detection;
+mod guest;
+mod image;
+mod kernel;
+mod loop_device;
+mod machine;
+mod report;
+mod storage;
+mod survey;
+mod terminal;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+use case::Test;
+use kernel::Kernel;
+
+const TESTS: [&[Test]; 4] = [detection::TESTS, bus::TESTS, storage::TESTS, machine::TESTS];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    case::keep_panics();
+    let kernels: &'static [Kernel] = Kernel::all().leak();
+    let trials = kernels.iter().flat_map(|kernel| {
+        TESTS
+            .into_iter()
+            .flatten()
+            .map(|test| Trial::ignorable_test(test.name_on(kernel), || case::run(test, kernel)))
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    if !arguments.list {
+        case::print_times();
+    }
+    conclusion.exit_code()
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Disks on the synthetic SCSI controller, as hv_storvsc and sd see them.
+
+use std::fs;
+
+use busway_guest_agent::Blocks;
+use busway_guest_images::disk as data_disk;
+use rustix::process::Signal;
+
+use crate::case::{Case, Outcome, Skip, tests};
+use crate::image::{Image, sha256};
+use crate::loop_device::LoopDevice;
+
+tests![
+    a_disk_is_read_whole,
+    a_disk_says_what_it_is,
+    buffered_writes_arrive,
+    direct_writes_of_many_odd_pages_arrive,
+    threads_find_what_they_wrote,
+    synced_writes_survive_the_end_of_busway,
+    a_sync_reaches_the_hosts_disk,
+    a_readonly_disk_refuses_writes,
+    only_the_disks_that_exist_are_found,
+    sixty_four_disks_are_told_apart,
+    discarded_blocks_are_given_back,
+    a_file_system_is_mounted_and_written,
+];
+
+/// F31.
+fn a_disk_is_read_whole(case: &Case) -> Outcome {
+    let disk = case.disk(48);
+    let guest = case.guest().disk(&disk).run("fact sha256 $(sum $(disk 0))");
+    assert_eq!(guest.fact("sha256"), disk.sha256());
+    Ok(())
+}
+
+/// F31, F37.
+fn a_disk_says_what_it_is(case: &Case) -> Outcome {
+    let disk = case.empty_disk(20);
+    let guest = case.guest().disk_with(&disk, "serial=BUS-1234").run(
+        "cd /sys/block/$(basename $(disk 0))
+        fact sectors $(cat size)
+        fact block $(cat queue/logical_block_size)
+        fact model $(cat device/vendor device/model)
+        fact serial $(tail -c +5 device/vpd_pg80)
+        fact identification $(od -An -tx1 device/vpd_pg83 | tr -d ' \\n')
+        fact cache $(cat queue/write_cache)
+        fact readonly $(cat ro)",
+    );
+    assert_eq!(guest.number("sectors"), 20 << 11);
+    assert_eq!(guest.fact("block"), "512");
+    assert_eq!(guest.fact("model"), "Msft Virtual Disk");
+    assert_eq!(guest.fact("serial"), "BUS-1234");
+    assert!(guest.fact("identification").starts_with("0083"));
+    assert_eq!(guest.fact("cache"), "write back");
+    assert_eq!(guest.fact("readonly"), "0");
+    Ok(())
+}
+
+/// F35: through the page cache, synced at the end, seen from outside.
+fn buffered_writes_arrive(case: &Case) -> Outcome {
+    let disk = case.disk(16);
+    let blocks = Blocks { seed: 11, block: 10_000, count: 300, start: 5_000, stride: 20_000 };
+    case.guest().cpus(2).disk(&disk).run(
+        "agent write $(disk 0) seed=11 block=10000 count=300 start=5000 stride=20000
+        echo 3 >/proc/sys/vm/drop_caches
+        agent check $(disk 0) seed=11 block=10000 count=300 start=5000 stride=20000",
+    );
+    disk.must_hold(&blocks, 300);
+    disk.must_be_untouched_between(&blocks);
+    Ok(())
+}
+
+/// F34: each write is one packet whose buffer begins and ends within a page: 33 pages, 34, and more.
+fn direct_writes_of_many_odd_pages_arrive(case: &Case) -> Outcome {
+    let disk = case.empty_disk(32);
+    let guest = case.guest().cpus(2).disk(&disk).run(
+        "disk=$(disk 0)
+        fact largest $(cat /sys/block/${disk#/dev/}/queue/max_sectors_kb)
+        echo 1024 >/sys/block/${disk#/dev/}/queue/max_sectors_kb
+        before=$(awk '{ print $5 }' /sys/block/${disk#/dev/}/stat)
+        agent write $disk direct skew=512 seed=1 block=128k count=32
+        agent write $disk direct skew=3584 seed=101 block=132k count=32 start=8m
+        agent write $disk direct skew=1536 seed=201 block=1m count=8 start=16m
+        fact writes $(( $(awk '{ print $5 }' /sys/block/${disk#/dev/}/stat) - before ))
+        fact stat $(cat /sys/block/${disk#/dev/}/stat)
+        agent check $disk direct skew=2560 seed=1 block=128k count=32
+        agent check $disk direct skew=512 seed=101 block=132k count=32 start=8m
+        agent check $disk direct skew=1024 seed=201 block=1m count=8 start=16m",
+    );
+    assert_eq!(guest.number("writes"), 72, "no write was cut in pieces");
+    disk.must_hold(
+        &Blocks { seed: 1, block: 128 << 10, count: 32, start: 0, stride: 128 << 10 },
+        32,
+    );
+    let second =
+        Blocks { seed: 101, block: 132 << 10, count: 32, start: 8 << 20, stride: 132 << 10 };
+    disk.must_hold(&second, 32);
+    let third = Blocks { seed: 201, block: 1 << 20, count: 8, start: 16 << 20, stride: 1 << 20 };
+    disk.must_hold(&third, 8);
+    Ok(())
+}
+
+/// F32, with a program of our own: lengths from 512 B to 150 KiB at any offset in page and disk.
+fn threads_find_what_they_wrote(case: &Case) -> Outcome {
+    let disk = case.empty_disk(32);
+    case.guest().cpus(4).disk(&disk).run("agent churn $(disk 0) threads=8 count=60 region=4m");
+    Ok(())
+}
+
+/// F35: busway is killed in the middle of it, and all that the guest knew to be safe is there.
+fn synced_writes_survive_the_end_of_busway(case: &Case) -> Outcome {
+    let disk = case.empty_disk(64);
+    let cached = Blocks { seed: 21, block: 4096, count: 4000, start: 0, stride: 8192 };
+    let dsync =
+        Blocks { seed: 900_021, block: 12_288, count: 2000, start: 32 << 20, stride: 16_384 };
+    let mut guest = case.guest().cpus(2).disk(&disk).start(
+        "disk=$(disk 0)
+        agent write $disk seed=21 count=4000 stride=8k sync=each says=cached &
+        agent write $disk seed=900021 block=12k count=2000 start=32m stride=16k direct skew=512 \
+            sync=dsync says=direct &
+        wait",
+    );
+    guest.wait_for("cached=40");
+    guest.signal(Signal::KILL);
+    let report = guest.end();
+    assert_eq!(report.status, 128 + 9);
+    let said = |key| report.all(key).len() as u64;
+    assert!(said("direct") > 0);
+    disk.must_hold(&cached, said("cached"));
+    disk.must_hold(&dsync, said("direct"));
+    Ok(())
+}
+
+/// F35: what syncing means does not end with busway: each goes on to the disk below it, which counts.
+fn a_sync_reaches_the_hosts_disk(case: &Case) -> Outcome {
+    let below = case.empty_disk(16);
+    let device = LoopDevice::over(below.path()).map_err(Skip)?;
+    let before = device.flushes();
+    let guest = case.guest().disk_at(device.path()).run(
+        "disk=$(disk 0)
+        for turn in $(seq 10); do
+            agent write $disk seed=$turn block=64k start=${turn}m
+        done",
+    );
+    assert_eq!(guest.status, 0);
+    assert!(device.flushes() - before >= 10, "{} flushes", device.flushes() - before);
+    Ok(())
+}
+
+/// F41.
+fn a_readonly_disk_refuses_writes(case: &Case) -> Outcome {
+    let disk = case.disk(4);
+    let before = disk.sha256();
+    let guest = case.guest().disk_with(&disk, "readonly").run(
+        "disk=$(disk 0)
+        fact readonly $(cat /sys/block/${disk#/dev/}/ro)
+        fact sha256 $(sum $disk)
+        ! agent write $disk seed=1
+        # The block layer may be talked out of it; the disk itself may not.
+        blockdev --setrw $disk || true
+        agent write $disk seed=1 direct || fact refused yes",
+    );
+    assert_eq!(guest.fact("readonly"), "1");
+    assert_eq!(guest.fact("sha256"), before);
+    assert_eq!(guest.fact("refused"), "yes");
+    assert_eq!(disk.sha256(), before);
+    Ok(())
+}
+
+/// F38: an absent LUN is absent, and asking for it costs nothing.
+fn only_the_disks_that_exist_are_found(case: &Case) -> Outcome {
+    let (first, second) = (case.disk(2), case.disk(1));
+    let guest = case.guest().disk(&first).disk(&second).run(
+        "disk 0 && disk 1
+        for host in /sys/class/scsi_host/*; do echo '- - -' >$host/scan; done
+        fact disks $(ls -d /sys/block/sd* | wc -l)
+        fact devices $(ls -d /sys/class/scsi_device/* | wc -l)
+        fact first $(sum $(disk 0))
+        fact second $(sum $(disk 1))",
+    );
+    assert_eq!((guest.fact("disks"), guest.fact("devices")), ("2", "2"));
+    assert_eq!(guest.fact("first"), first.sha256());
+    assert_eq!(guest.fact("second"), second.sha256());
+    Ok(())
+}
+
+/// F38, as many as one controller of busway takes.
+fn sixty_four_disks_are_told_apart(case: &Case) -> Outcome {
+    let disks: Vec<Image> = (0..64).map(|_| case.empty_disk(1)).collect();
+    for (number, disk) in (0..).zip(&disks) {
+        disk.write(&Blocks { seed: number, block: 512, count: 1, start: 0, stride: 512 });
+    }
+    let mut guest = case.guest().cpus(2);
+    for disk in &disks {
+        guest = guest.disk(disk);
+    }
+    guest.run("for lun in $(seq 0 63); do agent check $(disk $lun) seed=$lun block=512; done");
+    Ok(())
+}
+
+/// F36.
+fn discarded_blocks_are_given_back(case: &Case) -> Outcome {
+    let disk = case.disk(16);
+    let before = disk.allocated();
+    case.guest().disk(&disk).run(
+        "disk=$(disk 0)
+        [ $(cat /sys/block/${disk#/dev/}/queue/discard_max_bytes) -gt 0 ]
+        blkdiscard -o 4194304 -l 8388608 $disk",
+    );
+    assert!(disk.allocated() <= before - (8 << 20), "{} of {before}", disk.allocated());
+    Ok(())
+}
+
+/// F46: a partition and ext4 on it; the file is there in the next boot.
+fn a_file_system_is_mounted_and_written(case: &Case) -> Outcome {
+    let disk = Image::copy_of_data_disk(case.path("disk"));
+    let noise = case.path("noise");
+    fs::write(&noise, noise_of_data_disk()).unwrap();
+    let script = "modprobe ext4
+        mount -t ext4 $(disk 0)1 /mnt
+        cat /mnt/greeting.txt
+        fact old $(sum /mnt/deep/down/noise.bin)";
+    let first = case.guest().disk(&disk).run(&format!(
+        "{script}
+        touch /mnt/new
+        agent write /mnt/new seed=5 block=1000 count=3000
+        umount /mnt"
+    ));
+    let second = case.guest().disk(&disk).run(&format!(
+        "{script}
+        agent check /mnt/new seed=5 block=1000 count=3000"
+    ));
+    for guest in [first, second] {
+        assert!(guest.lines.iter().any(|line| line == "This file lies on a VMBus disk."));
+        assert_eq!(guest.fact("old"), sha256(&noise));
+    }
+    Ok(())
+}
+
+/// What the file of noise on the disk of `cargo xtask images` holds.
+fn noise_of_data_disk() -> Vec<u8> {
+    data_disk::noise(data_disk::NOISE.1)
+}
