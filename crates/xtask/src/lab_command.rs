@@ -71,17 +71,23 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 fn job_of(arguments: Arguments) -> anyhow::Result<(Host, Job)> {
     let machine = Machine { memory_mib: arguments.memory, cpus: arguments.cpus };
+    let host =
+        if arguments.force_emulated { Host::Emulated(machine) } else { Host::choose(machine)? };
     let files = arguments.files.iter().map(|text| file_in(text));
     let job = Job {
-        programs: workspace::busway()?.into_iter().collect(),
+        command: if arguments.shell { vec![shell_of(host)] } else { arguments.command },
+        terminal: arguments.shell,
+        programs: vec![workspace::busway()?],
         files: files.collect::<anyhow::Result<_>>()?,
         outs: arguments.outs.iter().map(|text| file_out(text)).collect(),
         timeout: (!arguments.shell).then(|| Duration::from_secs(arguments.timeout)),
-        command: (!arguments.shell).then_some(arguments.command),
     };
-    let host =
-        if arguments.force_emulated { Host::Emulated(machine) } else { Host::choose(machine)? };
     Ok((host, job))
+}
+
+fn shell_of(host: Host) -> OsString {
+    let own = std::env::var_os("SHELL").filter(|_| matches!(host, Host::Direct));
+    own.unwrap_or("sh".into())
 }
 
 fn file_in(text: &str) -> anyhow::Result<FileIn> {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod demo;
 mod images;
 mod lab;
 mod lab_command;
@@ -27,6 +28,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    Demo(demo::Arguments),
     Test(test::Arguments),
     Lab(lab_command::Arguments),
     Images(images::Arguments),
@@ -35,6 +37,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
+        Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Lab(arguments) => lab_command::run(arguments),
         Task::Images(arguments) => images::run(&arguments),

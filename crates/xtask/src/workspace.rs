@@ -3,10 +3,11 @@
 //! Where things lie in the checkout, and cargo itself.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 use busway_guest_images::store::Store;
+use serde_json::Value;
 
 /// The top of the checkout.
 pub(crate) fn root() -> &'static Path {
@@ -35,16 +36,30 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Builds the `busway` program; none as long as the checkout has no VMM.
-pub(crate) fn busway() -> anyhow::Result<Option<PathBuf>> {
-    if !root().join("vmm/Cargo.toml").exists() {
-        return Ok(None);
-    }
+/// Builds the `busway` program.
+pub(crate) fn busway() -> anyhow::Result<PathBuf> {
     let status = cargo(&["build", "--quiet", "--package", "busway", "--bin", "busway"])
         .status()
         .context("could not run cargo")?;
     if !status.success() {
         bail!("busway does not build");
     }
-    Ok(Some(target().join("debug/busway")))
+    Ok(target().join("debug/busway"))
+}
+
+/// Builds a package's test target and says where it is, for those that run elsewhere.
+pub(crate) fn test_program(package: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let words = ["test", "--quiet", "--no-run", "--package", package, "--test", name];
+    let mut command = cargo(&words);
+    command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    let output = command.output().context("could not run cargo")?;
+    if !output.status.success() {
+        bail!("test {name} of {package} does not build");
+    }
+    let messages = output.stdout.split(|byte| *byte == b'\n');
+    let messages = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let program = messages.filter(|message| message["target"]["name"] == name);
+    let mut program =
+        program.filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    program.next_back().with_context(|| format!("cargo does not say where test {name} is"))
 }

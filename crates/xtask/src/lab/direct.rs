@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{env, fs};
 
 use anyhow::{Context, bail};
@@ -56,8 +56,8 @@ fn execute(
     let path = env::split_paths(&path);
     let path = env::join_paths([programs.to_owned()].into_iter().chain(path))?;
     command.current_dir(work).env("PATH", path);
-    if job.command.is_none() {
-        return command.status().context("could not start a shell");
+    if job.terminal {
+        return command.status().context("could not start the command");
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().context("could not start timeout")?;
@@ -68,15 +68,15 @@ fn execute(
 }
 
 fn command(job: &Job) -> anyhow::Result<Command> {
-    let Some(words) = &job.command else {
-        return Ok(Command::new(env::var_os("SHELL").unwrap_or("sh".into())));
+    let (program, arguments) = job.command.split_first().context("no command was given")?;
+    let Some(timeout) = job.timeout else {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        return Ok(command);
     };
-    let timeout = job.timeout.unwrap_or(Duration::MAX).as_secs();
     let mut command = Command::new("timeout");
-    if words.is_empty() {
-        bail!("no command was given");
-    }
-    command.args(["--kill-after=5", &timeout.to_string()]).args(words);
+    command.args(["--kill-after=5", &timeout.as_secs().to_string()]);
+    command.args(&job.command);
     Ok(command)
 }
 

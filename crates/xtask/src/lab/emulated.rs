@@ -46,8 +46,8 @@ pub(crate) fn run(
     let image = store.image(manifest.image(KERNEL)?, false)?;
     let qemu = store.tool(manifest.tool("qemu")?)?;
     let run = Run::prepare(&image, job)?;
-    let terminal = job.command.is_none();
-    let command = qemu::command(&qemu, machine, &image, run.directory.path(), terminal)?;
+    let directory = run.directory.path();
+    let command = qemu::command(&qemu, machine, &image, directory, job.terminal)?;
     let result = run.go(command, job, watch);
     if result.is_err() {
         // The run's directory goes; what may explain the failure stays.

@@ -19,8 +19,9 @@ use super::Job;
 
 const INIT: &[u8] = include_bytes!("init");
 
-/// KVM, the ports that the job's output leaves by, and TAP for guests' networks.
-const MODULES: [&str; 4] = ["kvm_amd", "virtio_pci", "virtio_console", "tun"];
+/// KVM, the ports that the job's output leaves by, TAP for guests' networks, and disks that count what they
+/// are asked to do.
+const MODULES: [&str; 5] = ["kvm_amd", "virtio_pci", "virtio_console", "tun", "loop"];
 
 /// Writes the archive to `path`; each port will end with `mark` and a status.
 pub(crate) fn build(path: &Path, image: &Image, job: &Job, mark: &[u8]) -> anyhow::Result<()> {
@@ -36,9 +37,9 @@ pub(crate) fn build(path: &Path, image: &Image, job: &Job, mark: &[u8]) -> anyho
     out.file("lab/mark", 0o644, mark)?;
     let names: Vec<_> = job.outs.iter().map(|file| format!("{}\n", file.name)).collect();
     out.file("lab/outs", 0o644, names.concat().as_bytes())?;
-    match &job.command {
-        Some(command) => out.file("lab/command", 0o644, &script(command))?,
-        None => out.file("lab/terminal", 0o644, &terminal())?,
+    out.file("lab/command", 0o644, &script(&job.command))?;
+    if job.terminal {
+        out.file("lab/terminal", 0o644, &terminal())?;
     }
     out.finish().context("could not write the lab's initramfs")?;
     Ok(())
@@ -128,14 +129,16 @@ fn script(command: &[std::ffi::OsString]) -> Vec<u8> {
     script
 }
 
-/// Makes the shell's terminal the size and kind of ours.
+/// Makes the command's terminal the size and kind of ours.
 fn terminal() -> Vec<u8> {
     let size = Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output();
     let size = size.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let kind = std::env::var("TERM").unwrap_or_default();
     let kind: String = kind.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
     let mut text = format!("export TERM={kind}\n");
-    if let Some((rows, columns)) = size.unwrap_or_default().trim().split_once(' ') {
+    let size = size.unwrap_or_default();
+    // A terminal that does not know its size says 0 0.
+    if let Some((rows, columns)) = size.trim().split_once(' ').filter(|(rows, _)| *rows != "0") {
         text += &format!("stty rows {rows} cols {columns}\n");
     }
     text.into_bytes()

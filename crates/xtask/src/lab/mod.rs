@@ -23,8 +23,10 @@ mod stream;
 /// One command to run on a KVM host, and what goes in and comes out.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// Program and arguments; `None` for a shell on the terminal.
-    pub(crate) command: Option<Vec<OsString>>,
+    /// Program and arguments.
+    pub(crate) command: Vec<OsString>,
+    /// It talks to our terminal, and nobody watches what it says.
+    pub(crate) terminal: bool,
     /// Programs on its PATH, under their base names.
     pub(crate) programs: Vec<PathBuf>,
     /// Copied into the working directory before it starts.

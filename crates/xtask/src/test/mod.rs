@@ -10,6 +10,7 @@ use tally::Tally;
 
 use crate::{tools, workspace};
 
+mod boots;
 mod tally;
 
 /// Run everything that CI runs: format, lints, tests in process, boots of real guests.
@@ -19,11 +20,26 @@ mod tally;
 /// part that is left out as one skipped.
 /// The exit status is 0 only if nothing failed.
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Leave out what needs a real guest. Takes under two minutes once built.
     #[arg(long)]
     quick: bool,
+    /// Only the boots; with FILTER, only those whose names contain it.
+    #[arg(long, value_name = "FILTER", num_args = 0..=1, conflicts_with = "quick")]
+    boots: Option<Option<String>>,
+    /// A guest of guest-images/manifest.toml that the boots run on; may be repeated.
+    #[arg(long, value_name = "NAME", default_value = boots::KERNEL, conflicts_with = "quick")]
+    kernel: Vec<String>,
+    /// Only list the boots.
+    #[arg(long, conflicts_with = "quick")]
+    list: bool,
 }
+
+const EXAMPLES: &str = "Examples:
+  cargo xtask test --quick
+  cargo xtask test --boots storage::
+  cargo xtask test --boots --kernel trixie-cloud";
 
 /// Parts that need neither KVM nor root.
 const IN_PROCESS: [(&str, &[&str]); 3] = [
@@ -34,17 +50,32 @@ const IN_PROCESS: [(&str, &[&str]); 3] = [
 
 /// Does what the command line asks.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    tools::ensure(tools::TESTS)?;
-    let mut report = Report::default();
-    for (name, command) in IN_PROCESS {
-        let mut tally = Tally::default();
-        let passed = cargo(command, &mut tally)?;
-        report.add(name, passed, tally);
+    if arguments.list {
+        boots::run(&arguments.kernel, &["--list".to_owned()], &mut Tally::default())?;
+        return Ok(ExitCode::SUCCESS);
     }
-    report.leave_out(
-        "boots in real guests",
-        if arguments.quick { "--quick" } else { "this checkout has no tests/boot" },
-    );
+    let mut report = Report::default();
+    if arguments.boots.is_none() {
+        tools::ensure(tools::TESTS)?;
+        for (name, command) in IN_PROCESS {
+            let mut tally = Tally::default();
+            let passed = cargo(command, &mut tally)?;
+            report.add(name, passed, tally);
+        }
+    }
+    const BOOTS: &str = "boots in real guests";
+    if arguments.quick {
+        report.leave_out(BOOTS, "--quick");
+        return Ok(report.close());
+    }
+    let filter: Vec<_> = arguments.boots.iter().flatten().cloned().collect();
+    let mut tally = Tally::default();
+    // That they could not even start is a failure of theirs, not a reason to say nothing of the rest.
+    let passed = boots::run(&arguments.kernel, &filter, &mut tally).unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        false
+    });
+    report.add(BOOTS, passed, tally);
     Ok(report.close())
 }
 
@@ -89,14 +120,21 @@ impl Report {
     }
 
     fn leave_out(&mut self, name: &str, reason: &str) {
-        self.lines.push(format!("  {name}: left out ({reason})"));
+        self.lines.push(format!("  {name}: left out"));
         self.total.skipped += 1;
+        self.total.reasons.push(format!("{name}: {reason}"));
     }
 
     fn close(self) -> ExitCode {
         println!("\nWhat ran:");
         for line in &self.lines {
             println!("{line}");
+        }
+        if !self.total.reasons.is_empty() {
+            println!("Skipped:");
+        }
+        for reason in &self.total.reasons {
+            println!("  {reason}");
         }
         println!("{}", self.total);
         if self.total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

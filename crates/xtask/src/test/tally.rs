@@ -14,6 +14,8 @@ pub(crate) struct Tally {
     pub(crate) failed: u64,
     /// Ignored, in libtest's words.
     pub(crate) skipped: u64,
+    /// Which were, and why, as far as they say.
+    pub(crate) reasons: Vec<String>,
     line: Vec<u8>,
 }
 
@@ -31,6 +33,9 @@ impl Tally {
     }
 
     fn count(&mut self, line: &str) {
+        if let Some((name, reason)) = ignored(line) {
+            self.reasons.push(format!("{name}: {reason}"));
+        }
         let Some((_verdict, counts)) =
             line.strip_prefix("test result: ").and_then(|result| result.split_once(". "))
         else {
@@ -57,12 +62,20 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.reasons.extend_from_slice(&other.reasons);
     }
 
     /// Nothing was counted.
     pub(crate) fn is_empty(&self) -> bool {
         self.passed + self.failed + self.skipped == 0
     }
+}
+
+/// Name and reason in `test NAME ... ignored, REASON`, or where libtest-mimic says it, `ignored (REASON)`.
+fn ignored(line: &str) -> Option<(&str, &str)> {
+    let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ignored")?;
+    let reason = verdict.trim_start_matches([',', ' ', '(']).trim_end_matches(')');
+    Some((name.trim_end(), if reason.is_empty() { "it says not why" } else { reason }))
 }
 
 impl fmt::Display for Tally {
@@ -89,6 +102,15 @@ mod tests {
             }
             assert_eq!(tally.to_string(), "42 passed, 1 failed, 4 skipped");
         }
+    }
+
+    #[test]
+    fn what_is_skipped_is_listed_with_its_reason() {
+        let mut tally = Tally::default();
+        tally.feed(b"test a::b  ... ok\ntest a::c ... ignored, needs a tape\n");
+        tally.feed(b"test k/d::e    ... ignored (no loop device)\ntest f ... ignored\n");
+        let wanted = ["a::c: needs a tape", "k/d::e: no loop device", "f: it says not why"];
+        assert_eq!(tally.reasons, wanted);
     }
 
     #[test]
