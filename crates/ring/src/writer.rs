@@ -15,7 +15,7 @@ pub enum Full {
     /// There is no room now; see [`Writer::wait_for_room`].
     #[error("a packet of {need} B finds {free} B of room")]
     NoRoom {
-        /// Bytes of the packet in the ring.
+        /// Bytes of the packet in the ring, and of what must be spared.
         need: u32,
         /// Bytes free.
         free: u32,
@@ -79,13 +79,21 @@ impl<M: RingMem> Writer<M> {
     /// Puts `packet` into the ring, unseen until [`publish`](Self::publish).
     #[inline]
     pub fn push(&mut self, packet: &Outgoing<'_>) -> Result<(), Full> {
+        self.push_sparing(packet, 0)
+    }
+
+    /// As [`push`](Self::push), as long as `spare` bytes are left for others; of a ring that is too
+    /// small for both, the packet counts more.
+    #[inline]
+    pub fn push_sparing(&mut self, packet: &Outgoing<'_>, spare: u32) -> Result<(), Full> {
         let len = self.mem.data_len();
         let never = Full::Never { need: packet.ring_len(), len };
         let need = u32::try_from(packet.ring_len()).map_err(|_| never)?;
         let descriptor = packet.descriptor().filter(|_| need < len).ok_or(never)?;
         // Indices that meet mean an empty ring, so a full one keeps a unit free.
-        if self.known_free() <= need && self.free()? <= need {
-            return Err(Full::NoRoom { need, free: self.known_free() });
+        let room = need.saturating_add(spare).min(len - 1);
+        if self.known_free() <= room && self.free()? <= room {
+            return Err(Full::NoRoom { need: room, free: self.known_free() });
         }
         let start = self.write;
         self.mem.write(start, descriptor.as_bytes());

@@ -69,6 +69,30 @@ fn header_and_payload_are_apart() {
 }
 
 #[test]
+fn room_can_be_spared_for_others() {
+    let Ring { mut writer, mut reader, .. } = ring(1);
+    let packet = Outgoing::in_band(1, &[0; 1000]);
+    let len = packet.ring_len() as u32;
+    for _ in 0..3 {
+        writer.push_sparing(&packet, 512).unwrap();
+    }
+    // 1024 B are left: 512 of them must stay.
+    let full = Full::NoRoom { need: len + 512, free: 4096 - 3 * len };
+    assert_eq!(writer.push_sparing(&packet, 512), Err(full));
+    // What is longer than the ring less what is spared goes into an empty ring.
+    let long = Outgoing::in_band(2, &[0; 3800]);
+    assert_eq!(
+        writer.push_sparing(&long, 512),
+        Err(Full::NoRoom { need: 4095, free: 4096 - 3 * len })
+    );
+    writer.push(&Outgoing::in_band(1, &[0; 900])).unwrap();
+    let _ = writer.publish();
+    while take(&mut reader).is_some() {}
+    let _ = reader.publish();
+    writer.push_sparing(&long, 512).unwrap();
+}
+
+#[test]
 fn nothing_is_seen_before_it_is_published() {
     let Ring { mut writer, mut reader, .. } = ring(1);
     writer.push(&Outgoing::in_band(1, &[0; 8])).unwrap();
