@@ -4,7 +4,9 @@
 
 use busway_memory::{GuestMemory, GuestSlices};
 use busway_ring::Packet;
-use busway_vmbus::{ChannelHandler, Closing, Device, Fault, Io, Offer, Opening, external_pages};
+use busway_vmbus::{
+    ChannelHandler, Closing, Device, Fault, Io, Offer, Opening, Progress, external_pages,
+};
 use busway_wire::Guid;
 
 pub const ECHO: Guid = Guid::from_text_order(0x0e00_0e00_0000_4000_8000_0000_0000_0e00);
@@ -55,11 +57,11 @@ impl ChannelHandler for Handler {
         Ok(())
     }
 
-    fn on_batch(&mut self, io: &mut Io<'_>) -> Result<(), Fault> {
+    fn on_batch(&mut self, io: &mut Io<'_>) -> Result<Progress, Fault> {
         for (id, payload) in self.held.drain(..) {
             io.complete(id, &payload)?;
         }
-        Ok(())
+        Ok(Progress::Idle)
     }
 
     fn has_room(&self) -> bool {

@@ -8,3 +8,4 @@ mod bus;
 mod echo;
 mod storage;
 mod storvsc;
+mod talker;

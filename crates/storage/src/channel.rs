@@ -5,7 +5,6 @@
 //! Each command that needs its disk has one of `depth` slots from its packet to its answer. While
 //! all are taken, packets stay in the ring.
 
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use busway_block::{
@@ -13,7 +12,9 @@ use busway_block::{
 };
 use busway_memory::{GuestMemory, GuestSlices};
 use busway_ring::Packet;
-use busway_vmbus::{ChannelHandler, Closing, Fault, Io, LogLimit, external_pages};
+use busway_vmbus::{
+    ChannelHandler, Closing, Fault, Io, LogLimit, Progress, Wakeup, When, external_pages,
+};
 use busway_wire::packet::PacketType;
 use busway_wire::storvsc::{
     Direction, NtStatus, Operation, Packet as VstorPacket, PacketError, Srb,
@@ -336,8 +337,9 @@ impl ChannelHandler for StorageChannel {
         }
     }
 
-    fn on_batch(&mut self, io: &mut Io<'_>) -> Result<(), Fault> {
-        self.turn(io)
+    fn on_batch(&mut self, io: &mut Io<'_>) -> Result<Progress, Fault> {
+        self.turn(io)?;
+        Ok(Progress::Idle)
     }
 
     fn on_ready(&mut self, _token: u32, io: &mut Io<'_>) -> Result<(), Fault> {
@@ -348,8 +350,9 @@ impl ChannelHandler for StorageChannel {
         !self.free.is_empty()
     }
 
-    fn wakeups(&self) -> Vec<(u32, BorrowedFd<'_>)> {
-        self.queue.fd().map(|fd| (0, fd)).into_iter().collect()
+    fn wakeups(&self) -> Vec<Wakeup<'_>> {
+        let wakeup = |fd| Wakeup { token: 0, fd, when: When::Readable };
+        self.queue.fd().map(wakeup).into_iter().collect()
     }
 
     fn close(&mut self) -> Closing {

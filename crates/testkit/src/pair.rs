@@ -181,6 +181,7 @@ impl Pair {
                         self.faults.push(Fault::protocol(fault.to_string()));
                         self.bus.channel_failed(key, fault);
                     }
+                    Event::Subchannels(key, count) => self.bus.offer_subchannels(key, count),
                 }
             }
         }
@@ -314,6 +315,11 @@ impl Pair {
     /// Takes a list of pages back, and waits until the host has let go of it.
     pub fn teardown(&mut self, relid: u32, gpadl: u32) {
         self.post(&GuestMessage::GpadlTeardown(GpadlTeardown { relid, gpadl }));
+        self.teardown_answered(gpadl);
+    }
+
+    /// Waits until the host has let go of a list of pages.
+    pub fn teardown_answered(&mut self, gpadl: u32) {
         self.expect("GPADL_TORNDOWN", |message| match message {
             HostMessage::GpadlTorndown(torndown) if torndown.gpadl == gpadl => Some(()),
             _ => None,

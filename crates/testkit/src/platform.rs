@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,12 +12,12 @@ use std::sync::{Arc, OnceLock};
 use busway_hyperv::synic::{Posted, Synic};
 use busway_vmbus::{
     Channel, ChannelKey, Command, Completion, Delivery, Fault, InterruptTarget, Interrupts,
-    MessageTarget, Platform, Progress,
+    MessageTarget, Platform, Progress, Wakeup, When,
 };
 use busway_wire::control::MessageBuf;
 use busway_wire::synic::VMBUS_SINT;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::poll::{EpollContext, EpollEvents};
 
 /// Counts interrupts and sets the flags that go with them.
 #[derive(Debug)]
@@ -51,14 +51,42 @@ impl Interrupts for TestInterrupts {
 pub(crate) struct Running {
     pub(crate) channel: Channel,
     connection_id: u32,
+    /// Of the handler's back ends; none if it has none.
+    wakeups: Option<Epoll>,
     more: bool,
-    closing: bool,
+}
+
+impl Running {
+    fn new(channel: Channel, connection_id: u32) -> Self {
+        let wakeups = channel.wakeups();
+        let epoll = (!wakeups.is_empty()).then(|| Epoll::new().unwrap());
+        if let Some(epoll) = &epoll {
+            for Wakeup { token, fd, when } in wakeups {
+                let events = match when {
+                    When::Readable => EventSet::IN,
+                    When::Changed => EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED,
+                };
+                let event = EpollEvent::new(events, token.into());
+                epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), event).unwrap();
+            }
+        }
+        Self { channel, connection_id, wakeups: epoll, more: true }
+    }
+
+    /// The tokens of back ends that have something.
+    fn ready(&self) -> Vec<u32> {
+        let mut events = [EpollEvent::default(); 8];
+        let wait = |epoll: &Epoll| epoll.wait(0, &mut events).unwrap();
+        let count = self.wakeups.as_ref().map_or(0, wait);
+        events[..count].iter().map(|event| event.data() as u32).collect()
+    }
 }
 
 /// What channels have to say to the bus.
 pub(crate) enum Event {
     Completed(Completion),
     Failed(ChannelKey, Fault),
+    Subchannels(ChannelKey, u16),
 }
 
 #[derive(Default)]
@@ -84,8 +112,7 @@ impl Platform for InlinePlatform {
 
     fn start(&mut self, channel: Channel, connection_id: u32) -> Result<(), Fault> {
         let key = channel.key();
-        let running = Running { channel, connection_id, more: true, closing: false };
-        self.state.borrow_mut().channels.insert(key, running);
+        self.state.borrow_mut().channels.insert(key, Running::new(channel, connection_id));
         Ok(())
     }
 
@@ -94,7 +121,6 @@ impl Platform for InlinePlatform {
         let Some(running) = state.channels.get_mut(&key) else {
             return;
         };
-        running.closing |= matches!(command, Command::Close);
         if let Some(completion) = running.channel.command(command) {
             state.finish(completion);
         }
@@ -140,7 +166,7 @@ impl State {
         let running = self.channels.get_mut(&key).unwrap();
         let mut worked = std::mem::take(&mut running.more);
         let mut result = if worked { running.channel.run() } else { Ok(Progress::Idle) };
-        for token in ready_tokens(&running.channel) {
+        for token in running.ready() {
             worked = true;
             result = result.and(running.channel.ready(token));
         }
@@ -148,39 +174,27 @@ impl State {
             Ok(progress) => running.more |= progress == Progress::More,
             Err(fault) => self.events.push_back(Event::Failed(key, fault)),
         }
-        let running = self.channels.get_mut(&key).unwrap();
-        if running.closing
-            && worked
-            && let Some(completion) = running.channel.poll_close()
-        {
-            self.finish(completion);
+        if worked {
+            self.after_turn(key);
         }
         worked
     }
 
-    /// Whether a back end of a channel is at work: it may become ready by itself.
-    pub(crate) fn waits_for_backend(&self) -> bool {
-        self.channels.values().any(|running| !running.channel.wakeups().is_empty())
-    }
-}
-
-/// The tokens of a channel's back ends that have something.
-fn ready_tokens(channel: &Channel) -> Vec<u32> {
-    struct Fd(RawFd);
-    impl AsRawFd for Fd {
-        fn as_raw_fd(&self) -> RawFd {
-            self.0
+    /// Takes what a channel has to say after its turn.
+    fn after_turn(&mut self, key: ChannelKey) {
+        while let Some(running) = self.channels.get_mut(&key) {
+            if let Some(count) = running.channel.wanted_subchannels() {
+                self.events.push_back(Event::Subchannels(key, count));
+            }
+            match running.channel.poll() {
+                Some(completion) => self.finish(completion),
+                None => return,
+            }
         }
     }
-    let wakeups = channel.wakeups();
-    if wakeups.is_empty() {
-        return Vec::new();
+
+    /// Whether a back end of a channel is at work: it may become ready by itself.
+    pub(crate) fn waits_for_backend(&self) -> bool {
+        self.channels.values().any(|running| running.wakeups.is_some())
     }
-    let context: EpollContext<u32> = EpollContext::new().unwrap();
-    for (token, fd) in &wakeups {
-        context.add(&Fd(fd.as_raw_fd()), *token).unwrap();
-    }
-    let events = EpollEvents::new();
-    let ready = context.wait_timeout(&events, std::time::Duration::ZERO).unwrap();
-    ready.iter_readable().map(|event| event.token()).collect()
 }

@@ -108,6 +108,19 @@ impl Bus {
         }
     }
 
+    /// Offers the guest `count` more subchannels of a primary channel that is open.
+    pub fn offer_subchannels(&mut self, primary: ChannelKey, count: u16) {
+        if let Some(&(id, 0)) = self.channels.get(&primary)
+            && let Some(on_bus) = self.devices.get(&id)
+        {
+            let offer = on_bus.device.offer();
+            for (key, index) in self.server.offer_subchannels(primary, &offer, count) {
+                self.channels.insert(key, (id, index));
+            }
+            self.act();
+        }
+    }
+
     /// The version of the guest's connection, if it has one.
     pub fn version(&self) -> Option<Version> {
         self.server.version()

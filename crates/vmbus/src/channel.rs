@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use busway_memory::{GuestMemory, MapRingError, RingArea};
 use busway_ring::{AdaptivePoll, PacketBuf, Reader, RingError, Writer};
 
 use crate::action::{ChannelKey, Completion, InterruptTarget, OpenRequest};
-use crate::device::{ChannelHandler, Closing};
+use crate::device::{ChannelHandler, Closing, Wakeup};
 use crate::fault::Fault;
 use crate::gpadl::{Gpadl, GpadlId};
 use crate::io::{Interrupts, Io, Link};
@@ -101,6 +100,8 @@ pub struct Channel {
     packet: PacketBuf,
     poll: AdaptivePoll,
     link: Link,
+    /// Lists that the guest wants back and the handler still uses.
+    releasing: Vec<GpadlId>,
     faulted: bool,
 }
 
@@ -128,10 +129,13 @@ impl Channel {
             gpadls: request.gpadls.into_iter().collect(),
             interrupts,
             target: request.interrupt,
+            wanted: 0,
+            subchannels: None,
             closed: false,
         };
         let poll = AdaptivePoll::default();
-        Self { key, handler, incoming, packet, poll, link, faulted: false }
+        let releasing = Vec::new();
+        Self { key, handler, incoming, packet, poll, link, releasing, faulted: false }
     }
 
     /// The host's name for the channel.
@@ -140,7 +144,7 @@ impl Channel {
     }
 
     /// The descriptors whose readiness is reported by [`ready`](Self::ready), with their tokens.
-    pub fn wakeups(&self) -> Vec<(u32, BorrowedFd<'_>)> {
+    pub fn wakeups(&self) -> Vec<Wakeup<'_>> {
         self.handler.wakeups()
     }
 
@@ -179,10 +183,14 @@ impl Channel {
         }
         self.incoming.mask();
         for _ in 0..BATCHES {
+            self.link.wanted = 0;
             let empty = self.take_batch()?;
-            self.handler.on_batch(&mut Io { link: &mut self.link })?;
+            let progress = self.handler.on_batch(&mut Io { link: &mut self.link })?;
             let can_write = self.link.write_backlog()?;
             self.publish();
+            if progress == Progress::More || !self.link.wait_for_wanted()? {
+                continue;
+            }
             if empty && can_write {
                 let incoming = &self.incoming;
                 if self.poll.look(|| incoming.has_packet()) {
@@ -223,8 +231,8 @@ impl Channel {
         }
     }
 
-    /// Does what the bus wants; `Some` if that is complete and the bus is to be told. A close that
-    /// is not complete is asked for by [`poll_close`](Self::poll_close).
+    /// Does what the bus wants; `Some` if that is complete and the bus is to be told. What is not
+    /// complete is asked for by [`poll`](Self::poll).
     pub fn command(&mut self, command: Command) -> Option<Completion> {
         match command {
             Command::AddGpadl(id, gpadl) => {
@@ -233,7 +241,8 @@ impl Channel {
             }
             Command::DropGpadl(id) => {
                 self.link.gpadls.remove(&id);
-                Some(Completion::GpadlDropped(self.key, id))
+                self.releasing.push(id);
+                self.poll()
             }
             Command::Retarget(target) => {
                 self.link.target = target;
@@ -242,15 +251,32 @@ impl Channel {
             Command::Close => {
                 self.link.closed = true;
                 self.link.backlog.clear();
-                self.poll_close()
+                self.releasing.clear();
+                self.poll()
             }
         }
     }
 
-    /// Asks, after the bus wanted a close, whether it is complete; if so the channel is to be
-    /// dropped.
-    pub fn poll_close(&mut self) -> Option<Completion> {
-        let drained = self.link.closed && self.handler.close() == Closing::Drained;
-        drained.then_some(Completion::Closed(self.key))
+    /// Asks for what the bus wanted and is complete only now; to be asked after each turn of a back
+    /// end until there is nothing. After [`Completion::Closed`] the channel is to be dropped.
+    pub fn poll(&mut self) -> Option<Completion> {
+        if self.link.closed {
+            let drained = self.handler.close() == Closing::Drained;
+            return drained.then_some(Completion::Closed(self.key));
+        }
+        if self.faulted {
+            // Its close follows, and is an answer for all lists.
+            return None;
+        }
+        let handler = &mut self.handler;
+        let done = |id: &GpadlId| handler.release_gpadl(*id) == Closing::Drained;
+        let at = self.releasing.iter().position(done)?;
+        Some(Completion::GpadlDropped(self.key, self.releasing.swap_remove(at)))
+    }
+
+    /// Subchannels that the handler has asked for in the last turn, for
+    /// [`Bus::offer_subchannels`](crate::Bus::offer_subchannels).
+    pub fn wanted_subchannels(&mut self) -> Option<u16> {
+        self.link.subchannels.take()
     }
 }

@@ -18,6 +18,7 @@
 //!       │                           ├─▶ on_packet ─▶ on_packet ─▶ … ─▶ on_batch ─┐
 //!       │                           │        (as long as has_room)               │
 //!       │                           ├─▶ on_ready(token) ─────────────────────────┤
+//!       │                           ├─▶ release_gpadl ───────────────────────────┤
 //!       │                           │◀───────────────────────────────────────────┘
 //!       │  guest: CLOSE, UNLOAD,    │
 //!       │  rescind, reset           ▼
@@ -28,7 +29,10 @@
 //!
 //! - `open` may be called again as soon as the last handler was dropped, and for a subchannel while
 //!   other channels of the device are open.
-//! - `on_batch` follows every run of `on_packet`, and is called with nothing taken too.
+//! - A handler that has asked for subchannels sees each of them opened as a channel of its device;
+//!   they go when the channel that asked is closed.
+//! - `on_batch` follows every run of `on_packet` and each `on_ready`, and is called with nothing
+//!   taken too: when the guest has made room for what [`Io::send`] could not send, for example.
 //! - After the first `close`, no `on_packet` comes and nothing that is sent reaches the guest. As
 //!   long as it returns [`Closing::InFlight`], `on_ready` goes on and `close` is asked again after
 //!   each.
@@ -40,7 +44,9 @@ use busway_memory::GuestMemory;
 use busway_ring::Packet;
 use busway_wire::Version;
 
+use crate::channel::Progress;
 use crate::fault::Fault;
+use crate::gpadl::GpadlId;
 use crate::io::Io;
 use crate::offer::Offer;
 
@@ -74,8 +80,10 @@ pub trait ChannelHandler: Send {
     fn on_packet(&mut self, packet: Packet<'_>, io: &mut Io<'_>) -> Result<(), Fault>;
 
     /// No packet follows for now: what was gathered should be started, what is done be answered.
-    fn on_batch(&mut self, _io: &mut Io<'_>) -> Result<(), Fault> {
-        Ok(())
+    /// A handler that has more to do than should be done at once returns [`Progress::More`], and
+    /// has its next turn when others have had theirs.
+    fn on_batch(&mut self, _io: &mut Io<'_>) -> Result<Progress, Fault> {
+        Ok(Progress::Idle)
     }
 
     /// The back end that [`wakeups`](Self::wakeups) named `token` has something.
@@ -89,10 +97,17 @@ pub trait ChannelHandler: Send {
         true
     }
 
-    /// The descriptors that become readable when a back end has something, each with a token for
-    /// [`on_ready`](Self::on_ready). Asked once; they must live as long as the handler.
-    fn wakeups(&self) -> Vec<(u32, BorrowedFd<'_>)> {
+    /// The descriptors by which back ends say that they have something. Asked once; they must live
+    /// as long as the handler.
+    fn wakeups(&self) -> Vec<Wakeup<'_>> {
         Vec::new()
+    }
+
+    /// The guest wants a list of pages back that it made for this channel. Nothing may touch them
+    /// any more when this returns [`Closing::Drained`]; until then it is asked again after each
+    /// `on_ready`.
+    fn release_gpadl(&mut self, _id: GpadlId) -> Closing {
+        Closing::Drained
     }
 
     /// Gives up all that is in flight, and says whether any of it can still touch the guest's
@@ -102,10 +117,31 @@ pub trait ChannelHandler: Send {
     }
 }
 
+/// A descriptor of a back end.
+#[derive(Clone, Copy, Debug)]
+pub struct Wakeup<'a> {
+    /// What [`ChannelHandler::on_ready`] is called with.
+    pub token: u32,
+    /// The descriptor.
+    pub fd: BorrowedFd<'a>,
+    /// When it is called.
+    pub when: When,
+}
+
+/// When a descriptor wakes its handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// As long as it is readable.
+    Readable,
+    /// Each time that it has become readable or writable. The handler goes on until the system says
+    /// that it would block, or remembers that it has not.
+    Changed,
+}
+
 /// How far a close has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// A back end still works on the guest's memory; ask again after the next `on_ready`.
+    /// Something still works on the guest's memory; ask again after the next `on_ready`.
     InFlight,
     /// Nothing can touch the guest's memory any more.
     Drained,

@@ -6,12 +6,26 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use busway_memory::{GuestMemory, GuestSlices, RingArea};
-use busway_ring::{Outgoing, Packet, Writer};
+use busway_ring::{Full, Outgoing, Packet, Writer};
 use busway_wire::packet::{GpaRanges, PacketType};
 
 use crate::action::InterruptTarget;
 use crate::fault::{Fault, lasting};
 use crate::gpadl::{Gpadl, GpadlId};
+
+/// Bytes of the ring that packets on a handler's own account leave to answers, so that what the
+/// guest waits for is not behind what it did not ask for. Half of a ring that has no more.
+const SPARED: u32 = 4096;
+
+/// What became of a packet that answers no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a packet that was not sent must be kept"]
+pub enum Sent {
+    /// The guest sees it at the end of the batch.
+    Yes,
+    /// There is no room now; `on_batch` comes again when there may be some.
+    NoRoom,
+}
 
 /// How a guest is interrupted: the engine's work, behind all channels.
 pub trait Interrupts: Send + Sync {
@@ -30,6 +44,10 @@ pub(crate) struct Link {
     pub(crate) gpadls: BTreeMap<GpadlId, Arc<Gpadl>>,
     pub(crate) interrupts: Arc<dyn Interrupts>,
     pub(crate) target: InterruptTarget,
+    /// Room that [`Io::send`] did not find in this batch; 0 for none.
+    pub(crate) wanted: u32,
+    /// Subchannels that the handler has asked for.
+    pub(crate) subchannels: Option<u16>,
     /// The guest has closed the channel: its rings are its own again.
     pub(crate) closed: bool,
 }
@@ -70,6 +88,18 @@ impl Link {
         self.writer.stop_waiting();
         Ok(true)
     }
+
+    /// Asks the guest for the room that was wanted; false if it is there by now.
+    pub(crate) fn wait_for_wanted(&mut self) -> Result<bool, Fault> {
+        match std::mem::take(&mut self.wanted) {
+            0 => Ok(true),
+            need => Ok(self.writer.wait_for_room(need)?),
+        }
+    }
+
+    fn spared(&self) -> u32 {
+        SPARED.min(self.writer.mem().data_len() / 2)
+    }
 }
 
 /// A handler's hands: everything that it may do to its guest.
@@ -105,6 +135,35 @@ impl Io<'_> {
         let Outgoing { kind, flags, transaction_id, .. } = packet;
         self.link.backlog.push_back(Held { kind, flags, transaction_id, payload: payload.into() });
         Ok(())
+    }
+
+    /// Sends a packet that answers no request, if there is room for it beside some for answers.
+    ///
+    /// The guest sees it at the end of the batch. After [`Sent::NoRoom`] the guest signals when
+    /// there is room, and `on_batch` follows.
+    #[inline]
+    pub fn send(&mut self, packet: &Outgoing<'_>) -> Result<Sent, Fault> {
+        if self.link.closed {
+            return Ok(Sent::Yes);
+        }
+        if !self.link.backlog.is_empty() {
+            return Ok(Sent::NoRoom);
+        }
+        let spared = self.link.spared();
+        match self.link.writer.push_sparing(packet, spared) {
+            Ok(()) => Ok(Sent::Yes),
+            Err(Full::NoRoom { need, .. }) => {
+                self.link.wanted = need;
+                Ok(Sent::NoRoom)
+            }
+            Err(full) => lasting(full).map_or(Ok(Sent::NoRoom), Err),
+        }
+    }
+
+    /// Has the guest offered `count` subchannels of this channel, beyond those it has. It is told
+    /// after it has seen what was sent in this batch.
+    pub fn offer_subchannels(&mut self, count: u16) {
+        self.link.subchannels = Some(count);
     }
 }
 

@@ -73,6 +73,7 @@ impl VmBus {
             match news {
                 News::Message(message) => self.bus.guest_message(message.as_bytes()),
                 News::Completed(completion) => self.bus.complete(completion),
+                News::Subchannels(key, count) => self.bus.offer_subchannels(key, count),
                 News::Failed(key, fault) => self.bus.channel_failed(key, fault),
                 News::HostFailed(fault) => return Err(fault),
             }

@@ -32,6 +32,8 @@ pub enum News {
     Message(MessageBuf),
     /// A channel has done what the bus wanted.
     Completed(Completion),
+    /// A channel is to have so many more subchannels.
+    Subchannels(ChannelKey, u16),
     /// A channel cannot go on.
     Failed(ChannelKey, Fault),
     /// The machine cannot go on.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use busway_vmbus::{Channel, ChannelKey, Command, Completion, Fault, Progress};
+use busway_vmbus::{Channel, ChannelKey, Command, Completion, Fault, Progress, Wakeup, When};
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -119,9 +119,13 @@ impl MutEventSubscriber for Loop {
             Events::with_data(&self.kick, KICK, EventSet::IN),
             Events::with_data(&self.inbox.bell, COMMAND, EventSet::IN),
         ];
-        for (token, fd) in self.channel.wakeups() {
+        for Wakeup { token, fd, when } in self.channel.wakeups() {
             let data = FIRST_TOKEN.saturating_add(token);
-            events.push(Events::with_data_raw(fd.as_raw_fd(), data, EventSet::IN));
+            let set = match when {
+                When::Readable => EventSet::IN,
+                When::Changed => EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED,
+            };
+            events.push(Events::with_data_raw(fd.as_raw_fd(), data, set));
         }
         for event in events {
             if let Err(error) = ops.add(event) {
@@ -145,8 +149,11 @@ impl MutEventSubscriber for Loop {
             data => {
                 let progress = self.channel.ready(data.saturating_sub(FIRST_TOKEN));
                 self.go_on(progress);
-                let completion = self.channel.poll_close();
-                self.report(completion);
+                while !self.closed.get()
+                    && let Some(completion) = self.channel.poll()
+                {
+                    self.report(Some(completion));
+                }
             }
         }
         self.idle_since = Instant::now();
@@ -154,7 +161,10 @@ impl MutEventSubscriber for Loop {
 }
 
 impl Loop {
-    fn go_on(&self, progress: Result<Progress, Fault>) {
+    fn go_on(&mut self, progress: Result<Progress, Fault>) {
+        if let Some(count) = self.channel.wanted_subchannels() {
+            self.port.send(News::Subchannels(self.channel.key(), count));
+        }
         match progress {
             Ok(Progress::Idle) => {}
             // Comes back through the loop, so that commands and back ends have their turn.

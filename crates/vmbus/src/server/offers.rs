@@ -30,6 +30,27 @@ impl Server {
         key
     }
 
+    /// Adds `count` subchannels of an open primary channel behind those that it has; what was added,
+    /// and the index of each. A channel that is not open any more gets none.
+    pub fn offer_subchannels(
+        &mut self,
+        primary: ChannelKey,
+        offer: &Offer,
+        count: u16,
+    ) -> Vec<(ChannelKey, u16)> {
+        let first = match self.channels.get(&primary) {
+            Some(Channel { state: State::Open { .. }, listing, subchannels, .. })
+                if *listing == Listing::Offered =>
+            {
+                subchannels.len() + 1
+            }
+            _ => return Vec::new(),
+        };
+        let indices = (first..).map_while(|index| u16::try_from(index).ok());
+        let add = |index| (self.offer(offer.clone(), Some((primary, index))), index);
+        indices.take(count.into()).map(add).collect()
+    }
+
     /// Removes a channel, and its subchannels before it. [`Action::Gone`] follows when nothing of
     /// it is in use any more.
     pub fn revoke(&mut self, key: ChannelKey) {
