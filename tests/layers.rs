@@ -39,6 +39,7 @@ const VMM_ONLY: &[&str] = &["kvm-ioctls", "kvm-bindings", "event-manager"];
 /// The files that may contain `unsafe`.
 const UNSAFE: &[&str] = &[
     "crates/block/src/kernel.rs",
+    "crates/memory/src/buffer.rs",
     "crates/memory/src/guest.rs",
     "crates/memory/src/slices.rs",
     "crates/memory/src/ring_area.rs",

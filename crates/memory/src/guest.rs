@@ -109,6 +109,11 @@ impl GuestMemory {
         self.inner.get_slice(address, PAGE_SIZE).ok()
     }
 
+    /// Whether `other` is a handle of the same RAM.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Bytes of RAM.
     pub fn size(&self) -> u64 {
         self.inner.iter().map(GuestMemoryRegion::len).sum()

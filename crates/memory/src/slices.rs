@@ -8,7 +8,7 @@ use vm_memory::{
     VolatileSlice,
 };
 
-use crate::{GuestMemory, PAGE_SIZE};
+use crate::{GuestBuffer, GuestMemory, PAGE_SIZE};
 
 /// A guest named memory that it does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +113,28 @@ impl GuestSlices {
         if left == 0 { Ok(()) } else { Err(BeyondMemory { start: u64::MAX, len: left }) }
     }
 
+    /// Appends `len` bytes of `buffer` from `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// If the buffer is of another guest: that is the caller's error.
+    pub fn push_buffer(
+        &mut self,
+        buffer: &GuestBuffer,
+        offset: usize,
+        len: usize,
+    ) -> Result<(), BeyondMemory> {
+        assert!(buffer.is_of(&self.memory), "a list holds one guest's memory alive");
+        match buffer.beyond(offset, len) {
+            Some(beyond) => Err(beyond),
+            None => {
+                let (vectors, total) = (&mut self.vectors, &mut self.len);
+                buffer.pieces(offset, len, |base, len| Self::append(vectors, total, base, len));
+                Ok(())
+            }
+        }
+    }
+
     fn append(vectors: &mut Vec<iovec>, total: &mut usize, base: *mut u8, len: usize) {
         if len == 0 {
             return;
@@ -170,11 +192,113 @@ impl GuestSlices {
     }
 
     /// Visits the pieces of the `len` bytes from `offset` on, as far as there are any.
-    #[expect(unsafe_code, reason = "a vector is turned back into the slice it was made from")]
-    fn pieces(&self, offset: usize, len: usize, mut visit: impl FnMut(VolatileSlice<'_>)) {
+    fn pieces(&self, offset: usize, len: usize, visit: impl FnMut(VolatileSlice<'_>)) {
+        GuestPart { vectors: &self.vectors, skip: offset, len }.pieces(visit);
+    }
+
+    /// The `len` bytes from `offset` on; `None` if there are not so many.
+    pub fn part(&self, offset: usize, len: usize) -> Option<GuestPart<'_>> {
+        offset.checked_add(len).filter(|end| *end <= self.len)?;
         let mut skip = offset;
+        let mut vectors = self.vectors.as_slice();
+        while let [first, rest @ ..] = vectors
+            && skip >= first.iov_len
+        {
+            skip -= first.iov_len;
+            vectors = rest;
+        }
+        Some(GuestPart { vectors, skip, len })
+    }
+
+    /// The `len` bytes from the vector with number `vector` on; fewer if there are not so many.
+    pub fn part_from(&self, vector: usize, len: usize) -> GuestPart<'_> {
+        let vectors = self.vectors.get(vector..).unwrap_or_default();
         let mut left = len;
-        for vector in &self.vectors {
+        for vector in vectors {
+            if left == 0 {
+                break;
+            }
+            left = left.saturating_sub(vector.iov_len);
+        }
+        GuestPart { vectors, skip: 0, len: len - left }
+    }
+}
+
+/// Some of the bytes of a list. Borrows it, so the memory stays mapped.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestPart<'a> {
+    vectors: &'a [iovec],
+    /// Bytes before it in the first vector.
+    skip: usize,
+    len: usize,
+}
+
+impl GuestPart<'_> {
+    /// Bytes.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The same without the first `count` bytes.
+    #[must_use]
+    pub fn skip(mut self, count: usize) -> Self {
+        let count = count.min(self.len);
+        self.skip += count;
+        self.len -= count;
+        while let [first, rest @ ..] = self.vectors
+            && self.skip >= first.iov_len
+        {
+            self.skip -= first.iov_len;
+            self.vectors = rest;
+        }
+        self
+    }
+
+    /// Appends the vectors of these bytes to `vectors`, which may be used as long as `self` lives.
+    pub fn append_to(&self, vectors: &mut Vec<iovec>) {
+        let mut left = self.len;
+        let mut skip = self.skip;
+        for vector in self.vectors {
+            if left == 0 {
+                return;
+            }
+            let len = vector.iov_len.saturating_sub(skip).min(left);
+            vectors.push(iovec { iov_base: vector.iov_base.wrapping_byte_add(skip), iov_len: len });
+            skip = 0;
+            left -= len;
+        }
+    }
+
+    /// Copies bytes out of the front; returns how many there were.
+    pub fn read(&self, data: &mut [u8]) -> usize {
+        let mut done = 0;
+        Self { len: self.len.min(data.len()), ..*self }.pieces(|piece| {
+            piece.copy_to(&mut data[done..done + piece.len()]);
+            done += piece.len();
+        });
+        done
+    }
+
+    /// Copies `data` to the front; returns the bytes that found room.
+    pub fn write(&self, data: &[u8]) -> usize {
+        let mut done = 0;
+        Self { len: self.len.min(data.len()), ..*self }.pieces(|piece| {
+            piece.copy_from(&data[done..done + piece.len()]);
+            done += piece.len();
+        });
+        done
+    }
+
+    #[expect(unsafe_code, reason = "a vector is turned back into the slice it was made from")]
+    fn pieces(&self, mut visit: impl FnMut(VolatileSlice<'_>)) {
+        let mut skip = self.skip;
+        let mut left = self.len;
+        for vector in self.vectors {
             if left == 0 {
                 break;
             }
@@ -184,8 +308,8 @@ impl GuestSlices {
             }
             let count = (vector.iov_len - skip).min(left);
             let base = vector.iov_base.cast::<u8>().wrapping_add(skip);
-            // SAFETY: `append` took the vector from a slice of `memory`, which is still mapped, and
-            // `skip + count` is within it.
+            // SAFETY: `append` took the vector from a slice of memory that the list, which is
+            // borrowed here, keeps mapped, and `skip + count` is within it.
             visit(unsafe { VolatileSlice::new(base, count) });
             skip = 0;
             left -= count;
@@ -228,6 +352,44 @@ mod tests {
         assert_eq!(slices.read_at(2, &mut out), 4);
         assert_eq!(&out[..4], b"cdef");
         assert_eq!(slices.read_at(7, &mut out), 0);
+    }
+
+    #[test]
+    fn a_part_is_cut_at_both_ends() {
+        let mut slices = GuestSlices::new(memory());
+        slices.push_pages([5, 1, 8], PAGE_SIZE - 3, PAGE_SIZE + 6).unwrap();
+        let data: Vec<u8> = (0..PAGE_SIZE as u32 + 6).map(|i| (i % 253) as u8).collect();
+        slices.write(&data);
+        let part = slices.part(2, PAGE_SIZE + 2).unwrap();
+        let mut vectors = Vec::new();
+        part.append_to(&mut vectors);
+        let lengths: Vec<_> = vectors.iter().map(|v| v.iov_len).collect();
+        assert_eq!(lengths, [1, PAGE_SIZE, 1]);
+        let mut out = vec![0; PAGE_SIZE + 10];
+        assert_eq!(part.read(&mut out), PAGE_SIZE + 2);
+        assert_eq!(out[..PAGE_SIZE + 2], data[2..PAGE_SIZE + 4]);
+        let rest = part.skip(PAGE_SIZE + 1);
+        assert_eq!((rest.len(), rest.read(&mut out)), (1, 1));
+        assert_eq!(out[0], data[PAGE_SIZE + 3]);
+        assert_eq!(rest.write(b"xy"), 1);
+        slices.read_at(PAGE_SIZE + 3, &mut out);
+        assert_eq!(out[..2], [b'x', data[PAGE_SIZE + 4]]);
+        assert!(part.skip(PAGE_SIZE + 3).is_empty());
+        assert!(slices.part(7, PAGE_SIZE).is_none() && slices.part(usize::MAX, 2).is_none());
+        assert!(slices.part(PAGE_SIZE + 6, 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_part_from_a_vector_on_ends_with_the_list() {
+        let mut slices = GuestSlices::new(memory());
+        slices.push_pages([5, 1, 8], 0, 3 * PAGE_SIZE).unwrap();
+        slices.write(&[7; 2 * PAGE_SIZE]);
+        let part = slices.part_from(1, PAGE_SIZE + 1);
+        let mut out = vec![9; PAGE_SIZE + 2];
+        assert_eq!(part.read(&mut out), PAGE_SIZE + 1);
+        assert_eq!(out[PAGE_SIZE - 1..], [7, 0, 9]);
+        assert_eq!(slices.part_from(2, 2 * PAGE_SIZE).len(), PAGE_SIZE);
+        assert!(slices.part_from(3, 1).is_empty());
     }
 
     #[test]
