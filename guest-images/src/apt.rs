@@ -49,9 +49,13 @@ impl Apt {
         fs::write(state.join("status"), "")?;
         fs::write(
             state.join("sources.list"),
-            format!("deb [target=Packages signed-by={KEYRING}] {mirror} {suite} main\n"),
+            sources_of(suite)
+                .map(|suite| {
+                    format!("deb [target=Packages signed-by={KEYRING}] {mirror} {suite} main\n")
+                })
+                .collect::<String>(),
         )?;
-        fs::write(&apt.config, configuration(&state, arch))?;
+        fs::write(&apt.config, configuration(&state, suite, arch))?;
         apt.update()?;
         Ok(apt)
     }
@@ -194,8 +198,13 @@ impl<'a> Source<'a> {
     }
 }
 
+/// Backports stand on the suite that they are made for.
+fn sources_of(suite: &str) -> impl Iterator<Item = &str> {
+    suite.strip_suffix("-backports").into_iter().chain([suite])
+}
+
 /// Read by apt after the machine's own files, so that proxies hold and all else is ours.
-fn configuration(state: &Path, arch: &str) -> String {
+fn configuration(state: &Path, suite: &str, arch: &str) -> String {
     let state = state.display();
     format!(
         r#"Dir::State "{state}";
@@ -209,6 +218,7 @@ Dir::Etc::sourcelist "{state}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "{state}/preferences.d";
+APT::Default-Release "{suite}";
 APT::Architecture "{arch}";
 #clear APT::Architectures;
 APT::Architectures {{ "{arch}"; }};

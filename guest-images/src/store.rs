@@ -96,7 +96,7 @@ impl Store {
 
     /// The tool, unpacked with all it needs; fetched if it is not there.
     pub fn tool(&self, entry: &ToolEntry) -> anyhow::Result<Tree> {
-        let place = self.root.join("tools").join(&entry.name);
+        let place = self.root.join("tools").join(format!("{}-{}", entry.name, entry.suite));
         if !place.exists() {
             let apt = Apt::open(&self.root, &entry.suite, &entry.arch)?;
             let unfinished = place.with_extension("part");
