@@ -6,18 +6,20 @@
 //! agent write FILE  [seed= block= count= start= stride=] [direct skew=] [sync=each|dsync|end says=]
 //! agent check FILE  [seed= block= count= start= stride=] [direct skew=]
 //! agent churn FILE  [seed= threads= count= region=]
+//! agent load  FILE  [depth= count= block=]
 //! agent clock       [threads= count=]
 //! ```
 //!
 //! `write` and `check` go through [`Blocks`]; numbers may end in k or m. `direct` bypasses the page cache
 //! with a buffer that begins `skew` bytes into a page. With `sync` each or dsync, a line `synced=NUMBER`, or
 //! what it `says` instead, follows each block that is safe. `churn` writes blocks of many lengths with O_DIRECT,
-//! each thread in a region of its own, and reads each back at once. `clock` looks for time that runs
-//! backwards between threads.
+//! each thread in a region of its own, and reads each back at once. `load` reads blocks with O_DIRECT all over
+//! the disk, `depth` at any time. `clock` looks for time that runs backwards between threads.
 
 mod churn;
 mod clock;
 mod file;
+mod load;
 mod words;
 
 use std::process::ExitCode;
@@ -58,6 +60,7 @@ fn run() -> Result<(), String> {
             file::check(&path, &blocks, &file)
         }
         "churn" => churn::run(&path, words),
+        "load" => load::run(&path, words),
         "clock" => clock::run(words),
         other => Err(format!("no task is called {other:?}")),
     }
