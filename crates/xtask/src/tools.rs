@@ -41,6 +41,9 @@ pub(crate) const LAB: &[Tool] = &[
     tool("tar", "tar"),
 ];
 
+/// What `bench` takes besides.
+pub(crate) const BENCH: &[Tool] = &[tool("strip", "binutils")];
+
 /// Makes sure that images can be fetched, from a mirror that somebody here knows.
 pub(crate) fn ensure_images() -> anyhow::Result<()> {
     ensure(IMAGES)?;

@@ -47,6 +47,19 @@ pub(crate) fn busway() -> anyhow::Result<PathBuf> {
     Ok(target().join("debug/busway"))
 }
 
+/// Builds the program for inside the guests, which have no libraries.
+pub(crate) fn agent() -> anyhow::Result<PathBuf> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let package = ["--package", "busway-guest-agent", "--bin", "agent", "--target", TARGET];
+    let flags = ["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"];
+    let words = [&["rustc", "--quiet"][..], &package, &flags].concat();
+    let status = cargo(&words).status().context("could not run cargo")?;
+    if !status.success() {
+        bail!("the guests' agent does not build");
+    }
+    Ok(target().join(TARGET).join("debug/agent"))
+}
+
 /// Builds a package's test target and says where it is, for those that run elsewhere.
 pub(crate) fn test_program(package: &str, name: &str) -> anyhow::Result<PathBuf> {
     let words = ["test", "--quiet", "--no-run", "--package", package, "--test", name];

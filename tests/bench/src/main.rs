@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Takes the in-process measurements and prints them as a JSON array; `cargo xtask bench` makes the
-//! table. With arguments, only the lines whose name contains one of them.
+//! Takes measurements and prints them as a JSON array; `cargo xtask bench` makes the table. With
+//! names, only the lines whose name contains one of them.
+//!
+//! ```text
+//! busway-bench [NAME]...              those that need no guest
+//! busway-bench --lab FILE [NAME]...   those that need KVM, into a file (see `lab`)
+//! ```
 
 mod churn;
+mod lab;
 mod report;
 mod ring_packet;
 mod rings;
@@ -11,6 +17,8 @@ mod storage_file;
 mod storage_ram;
 mod storvsc;
 mod two_threads;
+
+use std::fs;
 
 use report::Line;
 
@@ -25,16 +33,19 @@ const BENCHES: &[(&str, Bench)] = &[
 ];
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut words = std::env::args().skip(1).peekable();
+    let lab = words.next_if_eq("--lab").map(|_| words.next().expect("--lab FILE"));
+    let wanted: Vec<String> = words.collect();
     let mut lines = Vec::new();
-    for (name, run) in BENCHES {
+    for (name, run) in if lab.is_some() { lab::BENCHES } else { BENCHES } {
         if wanted.is_empty() || wanted.iter().any(|wanted| name.contains(wanted.as_str())) {
             eprintln!("bench: {name}");
             run(&mut lines);
         }
     }
-    match serde_json::to_string_pretty(&lines) {
-        Ok(json) => println!("{json}"),
-        Err(error) => eprintln!("bench: {error}"),
+    let json = serde_json::to_string_pretty(&lines).expect("lines are plain") + "\n";
+    match lab {
+        Some(file) => fs::write(file, json).expect("--lab FILE can be written"),
+        None => print!("{json}"),
     }
 }

@@ -24,15 +24,27 @@ pub struct Line {
 }
 
 impl Line {
-    /// A duration, less is better.
+    /// A duration.
     pub fn nanoseconds(
         name: &'static str,
         params: impl Into<String>,
         value: f64,
         limit: Option<f64>,
     ) -> Self {
-        let ratio = limit.map(|limit| limit / value);
-        Self { name, params: params.into(), value, unit: "ns", limit, ratio }
+        Self::less(name, params, value, "ns", limit)
+    }
+
+    /// What is better the less it is.
+    pub fn less(
+        name: &'static str,
+        params: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        limit: Option<f64>,
+    ) -> Self {
+        // Where nothing at all can be reached and is, that is the limit itself.
+        let ratio = limit.map(|limit| if value == limit { 1.0 } else { limit / value });
+        Self { name, params: params.into(), value, unit, limit, ratio }
     }
 }
 
@@ -53,20 +65,21 @@ pub fn time(count: u64, mut work: impl FnMut()) -> f64 {
         runs *= 2;
     };
     let runs = (ROUND.as_secs_f64() / per_run).ceil().max(1.0);
-    let mut figures: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            let started = Instant::now();
-            (0..runs as u64).for_each(|_| work());
-            started.elapsed().as_secs_f64() * 1e9 / runs / count as f64
-        })
-        .collect();
-    figures.sort_by(f64::total_cmp);
-    figures[ROUNDS / 2]
+    let figure = |_| {
+        let started = Instant::now();
+        (0..runs as u64).for_each(|_| work());
+        started.elapsed().as_secs_f64() * 1e9 / runs / count as f64
+    };
+    median_of((0..ROUNDS).map(figure).collect())
 }
 
 /// The median of what `measure` returns in three goes, for figures that take long.
 pub fn median(mut measure: impl FnMut() -> f64) -> f64 {
-    let mut figures: Vec<f64> = (0..3).map(|_| measure()).collect();
+    median_of((0..3).map(|_| measure()).collect())
+}
+
+/// The median of an odd number of figures.
+pub fn median_of(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
-    figures[1]
+    figures[figures.len() / 2]
 }

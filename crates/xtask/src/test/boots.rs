@@ -4,10 +4,10 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use busway_guest_images::manifest::Manifest;
 
 use super::tally::Tally;
@@ -26,7 +26,7 @@ pub(crate) fn run(kernels: &[String], words: &[String], tally: &mut Tally) -> an
     let (images, data) = (images(kernels)?, workspace::images().disk()?);
     let mut files = vec![
         file("boot", workspace::test_program("busway-tests", "boot")?),
-        file("agent", agent()?),
+        file("agent", workspace::agent()?),
         file("data.img", data),
     ];
     let releases = tempfile::tempdir()?;
@@ -63,17 +63,4 @@ fn images(kernels: &[String]) -> anyhow::Result<Vec<busway_guest_images::store::
     tools::ensure_images()?;
     let (store, manifest) = (workspace::images(), Manifest::load()?);
     kernels.iter().map(|name| store.image(manifest.image(name)?, false)).collect()
-}
-
-/// The program for inside the guests, which have no libraries.
-fn agent() -> anyhow::Result<PathBuf> {
-    const TARGET: &str = "x86_64-unknown-linux-gnu";
-    let package = ["--package", "busway-guest-agent", "--bin", "agent", "--target", TARGET];
-    let flags = ["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"];
-    let words = [&["rustc", "--quiet"][..], &package, &flags].concat();
-    let status = workspace::cargo(&words).status().context("could not run cargo")?;
-    if !status.success() {
-        bail!("the guests' agent does not build");
-    }
-    Ok(workspace::target().join(Path::new(TARGET)).join("debug/agent"))
 }

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The lines that need KVM and stock guests. `cargo xtask bench` brings this program to where those run,
+//! with what its guests need in the working directory:
+//!
+//! ```text
+//! vmlinuz initrd.cpio   a stock kernel and its initramfs
+//! agent                 the program for inside of it
+//! empty-vm              the least KVM program
+//! qemu/                 QEMU, its libraries and its firmware
+//! ```
+//!
+//! and `busway` on the PATH.
+
+mod boot;
+mod exits;
+mod guest;
+mod process;
+mod start;
+
+use crate::Bench;
+
+pub const BENCHES: &[(&str, Bench)] =
+    &[("vmm/start", start::run), ("guest/exits", exits::run), ("guest/boot", boot::run)];
