@@ -100,6 +100,22 @@ impl Control {
     pub const fn rep_start(self) -> u32 {
         (self.0 >> 48 & 0xfff) as u32
     }
+
+    /// Bits that have to be zero, and are not: 30:27, 47:44, 63:60, and the one for a nested
+    /// hypervisor's calls.
+    pub const fn reserved(self) -> u64 {
+        self.0 & 0xf000_f000_f800_0000
+    }
+
+    /// The result word of this call (RAX on x64, EDX:EAX on x86): bits 15:0 are the status, 43:32
+    /// the repetitions that are done, counted from the first.
+    pub const fn result(self, status: Status) -> u64 {
+        let done = match status {
+            Status::SUCCESS => self.rep_count(),
+            _ => self.rep_start(),
+        };
+        status.0 as u64 | (done as u64) << 32
+    }
 }
 
 impl fmt::Display for Control {
@@ -154,6 +170,105 @@ pub struct SignalEvent {
 
 const _: () = assert!(size_of::<SignalEvent>() == 8);
 
+/// The fixed part of HvCallFlushVirtualAddressSpace and -List (`struct hv_tlb_flush`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FlushAddressSpace {
+    /// CR3 of the address space.
+    pub address_space: u64,
+    /// [`flush_flags`].
+    pub flags: u64,
+    /// VPs 0 to 63, a bit each.
+    pub processor_mask: u64,
+}
+
+const _: () = assert!(size_of::<FlushAddressSpace>() == 24);
+
+/// The fixed part of the same calls with a sparse VP set (`struct hv_tlb_flush_ex`); the set's
+/// banks are the variable header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FlushAddressSpaceEx {
+    /// CR3 of the address space.
+    pub address_space: u64,
+    /// [`flush_flags`].
+    pub flags: u64,
+    /// The VPs.
+    pub vp_set: VpSetHeader,
+}
+
+const _: () = assert!(size_of::<FlushAddressSpaceEx>() == 32);
+
+/// `HV_FLUSH_*`.
+pub mod flush_flags {
+    /// Every VP, whatever the mask says.
+    pub const ALL_PROCESSORS: u64 = 1;
+    /// Every address space.
+    pub const ALL_ADDRESS_SPACES: u64 = 1 << 1;
+    /// Global pages may stay.
+    pub const NON_GLOBAL_ONLY: u64 = 1 << 2;
+    /// The list holds extended ranges.
+    pub const EXTENDED_RANGES: u64 = 1 << 3;
+    /// All that have a meaning.
+    pub const KNOWN: u64 = ALL_PROCESSORS | ALL_ADDRESS_SPACES | NON_GLOBAL_ONLY | EXTENDED_RANGES;
+}
+
+/// The input of HvCallSendSyntheticClusterIpi (`struct hv_send_ipi`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SendIpi {
+    /// The interrupt vector, 16 to 255.
+    pub vector: u32,
+    /// The virtual trust level; 0 is the only one here.
+    pub vtl: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// VPs 0 to 63, a bit each.
+    pub processor_mask: u64,
+}
+
+const _: () = assert!(size_of::<SendIpi>() == 16);
+
+/// The fixed part of HvCallSendSyntheticClusterIpiEx (`struct hv_send_ipi_ex`); the set's banks
+/// are the variable header.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SendIpiEx {
+    /// The interrupt vector, 16 to 255.
+    pub vector: u32,
+    /// The virtual trust level; 0 is the only one here.
+    pub vtl: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// The VPs.
+    pub vp_set: VpSetHeader,
+}
+
+const _: () = assert!(size_of::<SendIpiEx>() == 24);
+
+/// The start of a set of VPs; a word of 64 bits follows for each bit of `valid_banks`
+/// (`struct hv_vpset`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct VpSetHeader {
+    /// How the set is written.
+    pub format: VpSetFormat,
+    /// Bit n: there is a word for the VPs 64 n to 64 n + 63.
+    pub valid_banks: u64,
+}
+
+const _: () = assert!(size_of::<VpSetHeader>() == 16);
+
+open_enum! {
+    /// `HV_GENERIC_SET_FORMAT`.
+    pub enum VpSetFormat: u64 {
+        /// 4096 VPs in up to 64 banks.
+        SPARSE_4K = 0,
+        /// Every VP there is.
+        ALL = 1,
+    }
+}
+
 /// Well-known connection ids (Linux `include/linux/hyperv.h`, `VMBUS_MESSAGE_CONNECTION_ID` …).
 pub mod connection {
     /// Channel messages of guests before protocol 5.0.
@@ -177,6 +292,20 @@ mod tests {
         assert!(control.is_fast());
         assert_eq!((control.rep_count(), control.variable_header_units()), (0, 0));
         assert_eq!(control.to_string(), "SIGNAL_EVENT fast");
+    }
+
+    #[test]
+    fn a_result_counts_repetitions() {
+        let control = Control(0x0002_0005_0002_0014);
+        assert_eq!(control.result(Status::SUCCESS), 5 << 32);
+        assert_eq!(control.result(Status::INVALID_PARAMETER), 2 << 32 | 5);
+        assert_eq!(Control(0x5d).result(Status::INVALID_CONNECTION_ID), 0x12);
+    }
+
+    #[test]
+    fn reserved_bits_are_those_of_the_tlfs() {
+        assert_eq!(Control(0x0fff_0fff_07ff_ffff).reserved(), 0);
+        assert_eq!(Control(u64::MAX).reserved(), !0x0fff_0fff_07ff_ffff);
     }
 
     #[test]

@@ -60,3 +60,19 @@ pub struct SlotHeader {
 
 const _: () = assert!(size_of::<SlotHeader>() == 16);
 const _: () = assert!(size_of::<SlotHeader>() + MESSAGE_PAYLOAD_LEN == MESSAGE_SLOT_LEN);
+
+/// The payload of a [`MessageKind::TIMER_EXPIRED`] message (`struct hv_timer_message_payload`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct TimerExpired {
+    /// Which of the VP's four timers.
+    pub timer: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// When it was due, in reference time (100 ns).
+    pub expiration: u64,
+    /// When this was sent, in reference time.
+    pub delivery: u64,
+}
+
+const _: () = assert!(size_of::<TimerExpired>() == 24);
