@@ -15,14 +15,16 @@
 //! Source: TLFS, "Virtual Interrupt Controller" and "Inter-Partition Communication".
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use busway_memory::{GuestMemory, PAGE_SIZE};
 use busway_wire::control::MessageBuf;
 use busway_wire::synic::{
     EVENT_FLAGS, EVENT_FLAGS_LEN, MESSAGE_PENDING, MESSAGE_SLOT_LEN, MessageKind, SINT_COUNT,
-    SlotHeader,
+    SlotHeader, TimerExpired,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileMemory};
+use zerocopy::IntoBytes;
 
 /// What the guest wrote into the three MSRs that enable a VP's SynIC and place its pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +72,8 @@ pub struct Synic {
 struct Vp {
     message_page: AtomicU64,
     event_page: AtomicU64,
+    /// Held while a slot is filled: the bus and the timers may want the same one.
+    filling: Mutex<()>,
     /// Flags that were set while there was no event page, in the page's own layout.
     held: Box<[AtomicU32]>,
 }
@@ -83,6 +87,7 @@ impl Vp {
         Self {
             message_page: AtomicU64::new(NO_PAGE),
             event_page: AtomicU64::new(NO_PAGE),
+            filling: Mutex::new(()),
             held: (0..EVENT_WORDS).map(|_| AtomicU32::new(0)).collect(),
         }
     }
@@ -122,39 +127,45 @@ impl Synic {
     }
 
     /// Puts a channel message into `vp`'s slot of `sint`.
-    ///
-    /// One caller at a time for each VP: two would fill one slot.
     pub fn post(&self, vp: u32, sint: u8, message: &MessageBuf) -> Posted {
-        let page = match self.vp(vp) {
-            Some(vp) => vp.message_page.load(Ordering::SeqCst),
-            None => NO_PAGE,
-        };
-        let Some(slot) = slot_address(page, sint) else {
+        self.fill(vp, sint, MessageKind::CHANNEL, message.as_bytes())
+    }
+
+    /// Puts a timer's message into `vp`'s slot of `sint`.
+    pub fn post_timer(&self, vp: u32, sint: u8, message: &TimerExpired) -> Posted {
+        self.fill(vp, sint, MessageKind::TIMER_EXPIRED, message.as_bytes())
+    }
+
+    fn fill(&self, vp: u32, sint: u8, kind: MessageKind, payload: &[u8]) -> Posted {
+        let Some(vp) = self.vp(vp) else {
             return Posted::NoPage;
         };
-        self.post_to_slot(slot, message).unwrap_or(Posted::NoPage)
+        let _filling = vp.filling.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(slot) = slot_address(vp.message_page.load(Ordering::SeqCst), sint) else {
+            return Posted::NoPage;
+        };
+        self.fill_slot(slot, kind, payload).unwrap_or(Posted::NoPage)
     }
 
     /// `None` if the page is no RAM; the guest can name any address.
-    fn post_to_slot(&self, slot: GuestAddress, message: &MessageBuf) -> Option<Posted> {
+    fn fill_slot(&self, slot: GuestAddress, kind: MessageKind, payload: &[u8]) -> Option<Posted> {
         let memory = &*self.memory;
         let region = memory.get_slice(slot, MESSAGE_SLOT_LEN).ok()?;
-        let kind = region.get_atomic_ref::<AtomicU32>(0).ok()?;
-        if kind.load(Ordering::Acquire) != MessageKind::NONE.0 {
+        let in_slot = region.get_atomic_ref::<AtomicU32>(0).ok()?;
+        if in_slot.load(Ordering::Acquire) != MessageKind::NONE.0 {
             // The guest frees the slot and then looks at the flag; this sets the flag and then
             // looks at the slot. With a full barrier on both sides one of them sees the other.
             region.write_obj(MESSAGE_PENDING, FLAGS_OFFSET).ok()?;
             std::sync::atomic::fence(Ordering::SeqCst);
-            if kind.load(Ordering::Acquire) != MessageKind::NONE.0 {
+            if in_slot.load(Ordering::Acquire) != MessageKind::NONE.0 {
                 return Some(Posted::Busy);
             }
         }
-        let bytes = message.as_bytes();
-        region.write_slice(bytes, size_of::<SlotHeader>()).ok()?;
-        region.write_obj(u8::try_from(bytes.len()).ok()?, PAYLOAD_LEN_OFFSET).ok()?;
+        region.write_slice(payload, size_of::<SlotHeader>()).ok()?;
+        region.write_obj(u8::try_from(payload.len()).ok()?, PAYLOAD_LEN_OFFSET).ok()?;
         region.write_obj(0_u8, FLAGS_OFFSET).ok()?;
         region.write_obj(0_u64, ORIGIN_OFFSET).ok()?;
-        kind.store(MessageKind::CHANNEL.0, Ordering::Release);
+        in_slot.store(kind.0, Ordering::Release);
         Some(Posted::Delivered)
     }
 
@@ -288,6 +299,27 @@ mod tests {
         assert_eq!(synic.post(0, VMBUS_SINT, &second), Posted::Delivered);
         assert_eq!(word(&memory, SIMP + 0x204) >> 8 & 1, 0, "nothing is pending any more");
         assert_eq!(word(&memory, SIMP + 0x210), 0x0202_0202);
+    }
+
+    #[test]
+    fn a_timers_message_is_laid_out_as_the_tlfs_says() {
+        let (memory, synic) = synic();
+        synic.configure(0, ON);
+        let message = TimerExpired { timer: 3, reserved: 0, expiration: 0x1122, delivery: 0x3344 };
+        assert_eq!(synic.post_timer(0, 4, &message), Posted::Delivered);
+        let mut slot = [0xee; 41];
+        memory.read_slice(&mut slot, GuestAddress(SIMP + 0x400)).unwrap();
+        #[rustfmt::skip]
+        assert_eq!(slot, [
+            0x10, 0, 0, 0x80, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            3, 0, 0, 0, 0, 0, 0, 0,
+            0x22, 0x11, 0, 0, 0, 0, 0, 0,
+            0x44, 0x33, 0, 0, 0, 0, 0, 0,
+            0,
+        ]);
+        assert_eq!(synic.post_timer(0, 4, &message), Posted::Busy);
+        assert_eq!(synic.post_timer(0, VMBUS_SINT, &message), Posted::Delivered, "a slot each");
+        assert_eq!(synic.post(0, VMBUS_SINT, &MessageBuf::from_bytes(&[1; 8])), Posted::Busy);
     }
 
     #[test]
