@@ -4,5 +4,7 @@
 
 pub mod cpuid;
 pub mod crash;
+pub mod hypercall;
 pub mod msr;
 pub mod synic;
+pub mod vp_set;
