@@ -59,10 +59,14 @@ msrs! {
     EOM = 0x4000_0084;
     /// The first of sixteen synthetic interrupt sources.
     SINT0 = 0x4000_0090;
+    /// The last of them.
+    SINT15 = 0x4000_009f;
     /// Configuration of the first of four synthetic timers; its count is the next MSR.
     STIMER0_CONFIG = 0x4000_00b0;
     /// Expiry of the first synthetic timer.
     STIMER0_COUNT = 0x4000_00b1;
+    /// Expiry of the last one.
+    STIMER3_COUNT = 0x4000_00b7;
     /// First of five words that describe a crash.
     CRASH_P0 = 0x4000_0100;
     /// Last of them.
@@ -70,6 +74,9 @@ msrs! {
     /// What crash reports can carry (read), and the report itself (write).
     CRASH_CTL = 0x4000_0105;
 }
+
+/// Every number that is a synthetic MSR or may become one: first, and how many.
+pub const RANGE: (u32, u32) = (GUEST_OS_ID, 0x200);
 
 /// Bit 0 of SCONTROL, SIMP, SIEFP and the other page registers.
 pub const ENABLE: u64 = 1;
