@@ -27,11 +27,13 @@ pub mod guid;
 pub mod hypercall;
 pub mod nvsp;
 pub mod packet;
+pub mod pipe;
 pub mod ring;
 pub mod rndis;
 pub mod scsi;
 pub mod storvsc;
 pub mod synic;
+pub mod utf16;
 pub mod version;
 
 pub use guid::Guid;
