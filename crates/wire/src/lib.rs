@@ -25,6 +25,7 @@ pub mod class;
 pub mod control;
 pub mod guid;
 pub mod hypercall;
+pub mod ic;
 pub mod nvsp;
 pub mod packet;
 pub mod pipe;
