@@ -13,6 +13,7 @@ tests![
     the_kernel_has_nothing_to_complain_of,
     one_vcpu_is_enough,
     two_vcpus_work,
+    memory_above_four_gib_is_reached,
 ];
 
 /// F1.
@@ -81,11 +82,23 @@ fn works_with(case: &Case, cpus: u32) -> Outcome {
         "fact cpus $(nproc)
         fact clocksource $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)
         fact timers \"$(interrupts HVS)\"
-        fact sha256 $(sha256sum <$(disk 0))",
+        fact sha256 $(sum $(disk 0))",
     );
     assert_eq!(guest.number("cpus"), u64::from(cpus));
     assert_eq!(guest.fact("clocksource"), "hyperv_clocksource_tsc_page");
     assert_eq!(guest.fact("timers").split_whitespace().count(), cpus as usize);
+    assert_eq!(guest.fact("sha256"), disk.sha256());
+    Ok(())
+}
+
+/// Behind the hole below 4 GiB, where a guest takes its pages from first.
+fn memory_above_four_gib_is_reached(case: &Case) -> Outcome {
+    let disk = case.disk(8);
+    let guest = case.guest().flag("--memory").flag("5G").disk(&disk).run(
+        "fact normal $(sed -n '/Normal/,$ s/ *present *//p' /proc/zoneinfo | head -n 1)
+        fact sha256 $(sum $(disk 0))",
+    );
+    assert!(guest.number("normal") >= 1 << 30 >> 12, "pages");
     assert_eq!(guest.fact("sha256"), disk.sha256());
     Ok(())
 }

@@ -36,12 +36,13 @@ pub(crate) struct Guest<'a> {
     case: &'a Case,
     arguments: Vec<OsString>,
     words: Vec<String>,
+    programs: Vec<PathBuf>,
 }
 
 impl<'a> Guest<'a> {
     pub(crate) fn new(case: &'a Case) -> Self {
         let words = ["console=ttyS0", "quiet", "panic=-1"].map(str::to_owned).to_vec();
-        Self { case, arguments: Vec::new(), words }
+        Self { case, arguments: Vec::new(), words, programs: Vec::new() }
     }
 
     /// Number of vCPUs.
@@ -76,6 +77,12 @@ impl<'a> Guest<'a> {
     /// A word of the kernel's command line.
     pub(crate) fn word(mut self, word: &str) -> Self {
         self.words.push(word.to_owned());
+        self
+    }
+
+    /// A program of guest-images/manifest.toml inside.
+    pub(crate) fn with(mut self, program: &str) -> Self {
+        self.programs.push(self.case.kernel.program(program));
         self
     }
 
@@ -116,6 +123,9 @@ impl<'a> Guest<'a> {
         let path = self.case.path("initrd");
         let mut file = File::create(&path).unwrap();
         io::copy(&mut File::open(self.case.kernel.initrd()).unwrap(), &mut file).unwrap();
+        for program in &self.programs {
+            io::copy(&mut File::open(program).unwrap(), &mut file).unwrap();
+        }
         let mut archive = Archive::new(file);
         archive.file("test/run", 0o755, format!("{PRELUDE}{script}\n").as_bytes()).unwrap();
         archive.copy("bin/agent", Path::new("agent")).unwrap();

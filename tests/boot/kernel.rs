@@ -49,6 +49,11 @@ impl Kernel {
         self.file("initrd.cpio")
     }
 
+    /// The archive of a program for this guest.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.file(&format!("{name}.cpio"))
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         let path = self.directory.join(name);
         assert!(path.exists(), "there is no {}: run `cargo xtask test`", path.display());

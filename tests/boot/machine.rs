@@ -10,6 +10,7 @@ use crate::terminal::Terminal;
 tests![
     power_off_is_success,
     a_reboot_starts_the_machine_again_in_place,
+    a_reset_in_the_middle_of_writes_starts_over,
     a_reboot_ends_it_where_that_is_asked,
     a_panic_is_reported_with_the_guests_last_words,
     a_panic_before_the_bus_is_reported_too,
@@ -45,6 +46,26 @@ fn a_reboot_starts_the_machine_again_in_place(case: &Case) -> Outcome {
     assert_eq!(guest.all("life"), ["0", "1", "2", "3", "4", "5"]);
     let devices = guest.all("device");
     assert_eq!(devices, vec![devices[0]; 6]);
+    Ok(())
+}
+
+/// No driver says farewell, requests are on their way, and the next life finds all as new.
+fn a_reset_in_the_middle_of_writes_starts_over(case: &Case) -> Outcome {
+    let disk = case.empty_disk(64);
+    let guest = case.guest().cpus(2).disk(&disk).run(
+        "disk=$(disk 0)
+        if agent check $disk seed=41 start=60m; then
+            agent churn $disk threads=2 count=20 region=4m
+            fact life second
+        else
+            agent write $disk seed=41 start=60m
+            agent churn $disk threads=8 count=100000 region=4m &
+            while [ $(awk '{ print $5 }' /sys/block/${disk#/dev/}/stat) -lt 200 ]; do usleep 20000; done
+            echo b >/proc/sysrq-trigger
+            sleep 1000
+        fi",
+    );
+    assert_eq!(guest.fact("life"), "second");
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! images/NAME/{vmlinuz,initrd.cpio,release}   kernels; each test runs on each of them
+//! images/NAME/PROGRAM.cpio                    programs for that guest
 //! agent                                       the program of tests/agent, linked statically
 //! data.img                                    the disk of `cargo xtask images`
 //! ```
@@ -35,7 +36,8 @@ use libtest_mimic::{Arguments, Trial};
 use case::Test;
 use kernel::Kernel;
 
-const TESTS: [&[Test]; 4] = [detection::TESTS, bus::TESTS, storage::TESTS, machine::TESTS];
+/// The longest come first, lest one be alone at the end.
+const TESTS: [&[Test]; 4] = [machine::TESTS, detection::TESTS, bus::TESTS, storage::TESTS];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

@@ -4,7 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -17,27 +17,20 @@ use crate::{tools, workspace};
 /// The guest that tests run on unless others are named.
 pub(crate) const KERNEL: &str = "bookworm-cloud";
 
+/// What tests take along into their guests.
+const PROGRAMS: [&str; 1] = ["sg3-utils"];
+
 /// For all of them together, on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(40 * 60);
 
 /// Runs the tests whose names contain one of `filters`, or all, on each kernel; says whether all passed.
 pub(crate) fn run(kernels: &[String], words: &[String], tally: &mut Tally) -> anyhow::Result<bool> {
     // First what can fail for reasons outside of the checkout.
-    let (images, data) = (images(kernels)?, workspace::images().disk()?);
-    let mut files = vec![
-        file("boot", workspace::test_program("busway-tests", "boot")?),
-        file("agent", workspace::agent()?),
-        file("data.img", data),
-    ];
     let releases = tempfile::tempdir()?;
-    for image in images {
-        let directory = format!("images/{}", image.name);
-        let release = releases.path().join(&image.name);
-        fs::write(&release, &image.release)?;
-        files.push(file(&format!("{directory}/vmlinuz"), image.vmlinuz));
-        files.push(file(&format!("{directory}/initrd.cpio"), image.initrd));
-        files.push(file(&format!("{directory}/release"), release));
-    }
+    let mut files = images(kernels, releases.path())?;
+    files.push(file("data.img", workspace::images().disk()?));
+    files.push(file("agent", workspace::agent()?));
+    files.push(file("boot", workspace::test_program("busway-tests", "boot")?));
     let command = ["./boot"].into_iter().map(OsString::from);
     let job = Job {
         command: command.chain(words.iter().map(OsString::from)).collect(),
@@ -59,8 +52,25 @@ fn file(name: &str, source: PathBuf) -> FileIn {
     FileIn { name: name.to_owned(), source }
 }
 
-fn images(kernels: &[String]) -> anyhow::Result<Vec<busway_guest_images::store::Image>> {
+/// The kernels with all that belongs to them; what is not a file yet is written below `scratch`.
+fn images(kernels: &[String], scratch: &Path) -> anyhow::Result<Vec<FileIn>> {
     tools::ensure_images()?;
     let (store, manifest) = (workspace::images(), Manifest::load()?);
-    kernels.iter().map(|name| store.image(manifest.image(name)?, false)).collect()
+    let mut files = Vec::new();
+    for name in kernels {
+        let entry = manifest.image(name)?;
+        let image = store.image(entry, false)?;
+        let mut add =
+            |what: &str, source| files.push(file(&format!("images/{name}/{what}"), source));
+        add("vmlinuz", image.vmlinuz);
+        add("initrd.cpio", image.initrd);
+        let release = scratch.join(name);
+        fs::write(&release, &image.release)?;
+        add("release", release);
+        for program in PROGRAMS {
+            let archive = store.program(entry, manifest.program(program)?)?;
+            add(&format!("{program}.cpio"), archive);
+        }
+    }
+    Ok(files)
 }
