@@ -6,6 +6,7 @@
 
 mod bus;
 mod echo;
+mod integration;
 mod storage;
 mod storvsc;
 mod talker;

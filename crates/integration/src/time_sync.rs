@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Time synchronisation: the guest is told the host's time, each time beside its own clock's.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use busway_vmbus::Device;
+use busway_wire::ic::time_sync::{Flags, OldSample, Sample, V4_0, VERSIONS};
+use busway_wire::ic::{Agreed, MessageType, Status};
+use busway_wire::{Guid, class};
+use zerocopy::IntoBytes;
+
+use crate::component::{About, Component, Question, Service};
+use crate::{Failure, Phase};
+
+const ABOUT: About = About {
+    class: class::TIME_SYNC,
+    instance: Guid::from_text_order(0x2dd1ce17_079e_403c_b352_a1921ee207ee),
+    kind: MessageType::TIME_SYNC,
+    versions: &VERSIONS,
+};
+
+/// Two clocks at one moment, both in units of 100 ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The host's time (UTC), since 1601.
+    pub host: u64,
+    /// The partition's reference counter: what the guest reads from the TSC page or
+    /// `HV_X64_MSR_TIME_REF_COUNT`.
+    pub reference: u64,
+}
+
+/// The host's clocks.
+pub trait Clock: Send + Sync {
+    /// Both at this moment.
+    fn now(&self) -> Reading;
+}
+
+/// The time synchronisation component.
+#[derive(Clone)]
+pub struct TimeSync {
+    component: Component<Telling>,
+}
+
+struct Telling {
+    clock: Arc<dyn Clock>,
+    period: Duration,
+    due: bool,
+    /// The guest shall set its clock, not only note the sample.
+    sync: bool,
+    samples: u64,
+}
+
+impl TimeSync {
+    /// How often other hosts tell.
+    pub const PERIOD: Duration = Duration::from_secs(5);
+
+    /// One that tells the time of `clock` every `period`, and that no guest has seen.
+    pub fn new(clock: Arc<dyn Clock>, period: Duration) -> io::Result<Self> {
+        let telling = Telling { clock, period, due: false, sync: false, samples: 0 };
+        Ok(Self { component: Component::with(telling)? })
+    }
+
+    /// It, for the bus.
+    pub fn device(&self) -> impl Device + use<> {
+        self.component.clone()
+    }
+
+    /// How far it and its guest have come.
+    pub fn phase(&self) -> Phase {
+        self.component.phase()
+    }
+
+    /// Samples that the guest has taken since it opened the channel.
+    pub fn samples(&self) -> u64 {
+        self.component.look(|telling| telling.samples)
+    }
+
+    /// Has the guest set its clock at once: the machine goes on after a pause.
+    pub fn sync(&self) {
+        self.component.change(|telling, _| {
+            telling.sync = true;
+            telling.due = true;
+        });
+    }
+}
+
+impl Telling {
+    fn body(&mut self, agreed: Agreed, reading: Reading) -> Vec<u8> {
+        let sync = std::mem::take(&mut self.sync);
+        let flags = if sync { Flags::SYNC } else { Flags::SAMPLE }.bits();
+        let Reading { host: host_time, reference: reference_time } = reading;
+        if agreed.message >= V4_0 {
+            let (leap, stratum, reserved) = (0, 0, [0; 5]);
+            let sample = Sample { host_time, reference_time, flags, leap, stratum, reserved };
+            return sample.as_bytes().to_vec();
+        }
+        let (guest_time, round_trip, reserved) = (0, 0, [0; 7]);
+        let sample = OldSample { host_time, guest_time, round_trip, flags, reserved };
+        sample.as_bytes().to_vec()
+    }
+}
+
+impl Service for Telling {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn opened(&mut self) {
+        self.sync = true;
+        self.due = true;
+        self.samples = 0;
+    }
+
+    fn next(&mut self, agreed: Agreed) -> Option<Question> {
+        if !std::mem::take(&mut self.due) {
+            return None;
+        }
+        let reading = self.clock.now();
+        Some(Question { body: self.body(agreed, reading), patience: self.period })
+    }
+
+    fn answered(&mut self, _status: Status, _body: &[u8]) {
+        self.samples += 1;
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        // The next sample is as good as the one that was lost.
+        self.due = failure != Failure::Gone;
+    }
+
+    fn tick(&mut self) {
+        self.due = true;
+    }
+}
