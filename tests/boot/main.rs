@@ -18,9 +18,11 @@
 
 mod bus;
 mod case;
+mod control;
 mod detection;
 mod guest;
 mod image;
+mod integration;
 mod kernel;
 mod loop_device;
 mod machine;
@@ -37,7 +39,8 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 4] = [machine::TESTS, detection::TESTS, bus::TESTS, storage::TESTS];
+const TESTS: [&[Test]; 5] =
+    [machine::TESTS, detection::TESTS, bus::TESTS, storage::TESTS, integration::TESTS];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

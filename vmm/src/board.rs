@@ -152,6 +152,11 @@ impl Board {
         Ok(VmBus::new(config, memory, &self.engine, &self.synic, Arc::new(port)))
     }
 
+    /// Its Hyper-V.
+    pub const fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
     /// Switches the machine on. Its serial port writes to `output`, and adds 1 to `drained` when
     /// the guest has read its input; its events go to `mailbox`, its channel messages to `port`.
     pub fn start(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+use crate::control::protocol::Request;
 use crate::spec::{OnPanic, OnReset, SpecError, ValueError, VmSpec};
 
 /// The program.
@@ -27,6 +28,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Say what this machine's KVM can do for busway, and what to do about what is missing
     Check(CheckArgs),
+    /// Ask a running machine, or tell it what to do
+    Ctl(CtlArgs),
 }
 
 const EXAMPLES: &str = "\
@@ -83,6 +86,20 @@ pub struct RunArgs {
     #[arg(long, value_name = "WHERE")]
     pub serial: Option<String>,
 
+    /// Integration components that the guest is offered: all, none, or some of
+    /// shutdown,heartbeat,time [default: shutdown,heartbeat,time]
+    #[arg(long, value_name = "LIST")]
+    pub integration: Option<String>,
+
+    /// Listen on a unix socket for `busway ctl`
+    #[arg(long, value_name = "SOCKET")]
+    pub control: Option<PathBuf>,
+
+    /// After SIGTERM, give the guest so many seconds to switch itself off; a second signal, or 0,
+    /// pulls the plug at once [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub grace: Option<String>,
+
     /// Give up on a guest that still runs after so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<String>,
@@ -125,6 +142,22 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
+/// What is asked of a machine, and where it listens.
+#[derive(Debug, Args)]
+pub struct CtlArgs {
+    /// The socket that `busway run --control` names
+    #[arg(value_name = "SOCKET")]
+    pub socket: PathBuf,
+
+    /// What to do
+    #[command(subcommand)]
+    pub request: Request,
+
+    /// Print what the machine says as it is: a JSON object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
 impl RunArgs {
     /// The machine that flags and file describe together, unchecked.
     pub fn to_spec(&self) -> Result<VmSpec, SpecError> {
@@ -145,6 +178,11 @@ impl RunArgs {
         set("memory", &self.memory, &mut spec.memory)?;
         set("serial", &self.serial, &mut spec.serial)?;
         set("on-panic", &self.on_panic, &mut spec.on_panic)?;
+        set("integration", &self.integration, &mut spec.integration)?;
+        set("grace", &self.grace, &mut spec.grace)?;
+        if self.control.is_some() {
+            spec.control.clone_from(&self.control);
+        }
         let mut timeout = 0_u64;
         set("timeout", &self.timeout, &mut timeout)?;
         if self.timeout.is_some() {
@@ -197,7 +235,12 @@ macro_rules! value_by_from_str {
     )* };
 }
 
-value_by_from_str!(crate::spec::Size, crate::spec::SerialSpec, crate::spec::DiskSpec);
+value_by_from_str!(
+    crate::spec::Size,
+    crate::spec::SerialSpec,
+    crate::spec::DiskSpec,
+    crate::spec::IntegrationSpec
+);
 
 fn parse<T: Value>(flag: &'static str, text: &str) -> Result<T, SpecError> {
     T::from_text(text).map_err(|reason| SpecError::Value { flag, value: text.to_owned(), reason })

@@ -23,6 +23,7 @@ use std::io;
 
 use busway_hyperv::cpuid::Leaf;
 use busway_hyperv::msr;
+use busway_integration::Reading;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::kvm::Vcpu;
@@ -53,6 +54,10 @@ pub trait Engine: Send + Sync {
 
     /// The guest wrote EOM on `vcpu`: lets the engine's own messages (timers) go on.
     fn end_of_message(&self, vcpu: &Vcpu) -> io::Result<()>;
+
+    /// The host's time and the guest's reference counter (`HV_X64_MSR_TIME_REF_COUNT`) at one
+    /// moment.
+    fn time(&self) -> io::Result<Reading>;
 }
 
 /// An engine for tests without a vCPU: nothing that it is asked has an effect.
@@ -81,5 +86,9 @@ impl Engine for NoEngine {
 
     fn end_of_message(&self, _vcpu: &Vcpu) -> io::Result<()> {
         Ok(())
+    }
+
+    fn time(&self) -> io::Result<Reading> {
+        Ok(Reading { host: 0, reference: 0 })
     }
 }

@@ -11,6 +11,7 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use log::{debug, error, info, warn};
@@ -20,6 +21,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use crate::bus::VmBus;
 use crate::console::{Command, Console, HELP, Received};
 use crate::devices::serial::SerialPort;
+use crate::integration::Integration;
 use crate::lock;
 use crate::signals;
 use crate::spec::OnPanic;
@@ -64,6 +66,10 @@ pub struct Life<'a> {
     pub signals: &'a EventFd,
     /// Expires when the guest has had its time.
     pub timeout: Option<&'a TimerFd>,
+    /// By which the guest is asked to switch itself off,
+    pub integration: &'a Integration,
+    /// and how long it has for that after SIGTERM.
+    pub grace: Duration,
     /// What follows a panic.
     pub on_panic: OnPanic,
     /// Set when the guest has panicked.
@@ -79,7 +85,8 @@ pub struct LoopError(#[from] event_manager::Error);
 pub fn run(life: Life<'_>) -> Result<End, LoopError> {
     let end = Rc::new(Cell::new(None));
     let mut manager: EventManager<Box<dyn MutEventSubscriber + '_>> = EventManager::new()?;
-    let main = Main { life, end: Rc::clone(&end), pending: Vec::new(), input: Waiting::No };
+    let end_of_life = Rc::clone(&end);
+    let main = Main::new(life, end_of_life);
     manager.add_subscriber(Box::new(main));
     loop {
         manager.run()?;
@@ -97,6 +104,7 @@ const TIMEOUT: u32 = 3;
 const LISTENER: u32 = 4;
 const INPUT: u32 = 5;
 const BUS: u32 = 6;
+const GRACE: u32 = 7;
 
 /// Whether the loop waits for console input.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -115,6 +123,8 @@ struct Main<'a> {
     /// Input that the guest has no room for.
     pending: Vec<u8>,
     input: Waiting,
+    /// The guest has been asked to switch itself off; SIGTERM when this expires, or when it has.
+    grace: Option<TimerFd>,
 }
 
 impl MutEventSubscriber for Main<'_> {
@@ -152,10 +162,15 @@ impl MutEventSubscriber for Main<'_> {
             SIGNAL => {
                 let _ = self.life.signals.read();
                 if let Some(signal) = signals::caught() {
-                    self.end(End::Signal(signal));
+                    self.signalled(signal, ops);
                 }
             }
             TIMEOUT => self.end(End::TimedOut),
+            GRACE => {
+                let seconds = self.life.grace.as_secs();
+                warn!("the guest has not switched itself off within --grace {seconds}");
+                self.end(End::Signal(libc::SIGTERM));
+            }
             LISTENER => self.accept(ops),
             _ => {
                 self.read(ops);
@@ -165,9 +180,37 @@ impl MutEventSubscriber for Main<'_> {
     }
 }
 
-impl Main<'_> {
+impl<'a> Main<'a> {
+    fn new(life: Life<'a>, end: Rc<Cell<Option<End>>>) -> Self {
+        Self { life, end, pending: Vec::new(), input: Waiting::No, grace: None }
+    }
+
+    /// The first SIGTERM is passed on to a guest that listens; whatever comes next ends it.
+    fn signalled(&mut self, signal: i32, ops: &mut EventOps<'_>) {
+        let has_grace = self.grace.is_none() && !self.life.grace.is_zero();
+        if signal != libc::SIGTERM || !has_grace || !self.life.integration.ask_to_power_off() {
+            self.end(End::Signal(signal));
+            return;
+        }
+        let timer = TimerFd::new().and_then(|mut timer| {
+            timer.reset(self.life.grace, None)?;
+            Ok(timer)
+        });
+        match timer {
+            Ok(timer) if ops.add(Events::with_data(&timer, GRACE, EventSet::IN)).is_ok() => {
+                self.grace = Some(timer);
+            }
+            _ => self.end(End::Signal(signal)),
+        }
+    }
+
     /// The first end is the one that counts.
     fn end(&self, end: End) {
+        let end = match end {
+            // As the signal wanted.
+            End::PoweredOff | End::Reset if self.grace.is_some() => End::Signal(libc::SIGTERM),
+            end => end,
+        };
         let first = self.end.take().unwrap_or(end);
         self.end.set(Some(first));
     }
@@ -221,6 +264,12 @@ impl Main<'_> {
             Received::Command(Command::Quit) => {
                 info!("Ctrl-A X");
                 self.end(End::Quit);
+            }
+            Received::Command(Command::PowerOff) => {
+                if !self.life.integration.ask_to_power_off() {
+                    let text = b"\r\nbusway: the guest does not listen to that\r\n";
+                    let _ = self.life.console.output().write_all(text);
+                }
             }
             Received::Command(Command::Help) => {
                 let _ = self.life.console.output().write_all(HELP.as_bytes());

@@ -19,7 +19,7 @@ use super::*;
 use crate::bus::Port;
 use crate::engine::{Engine, NoEngine};
 use crate::partition::LastWords;
-use crate::spec::SerialSpec;
+use crate::spec::{IntegrationSpec, SerialSpec};
 
 /// A machine without vCPUs: the test is the guest.
 struct Guest {
@@ -32,6 +32,7 @@ struct Guest {
     drained: EventFd,
     signals: EventFd,
     timeout: Option<TimerFd>,
+    integration: Integration,
     on_panic: OnPanic,
     panicked: Cell<bool>,
 }
@@ -66,6 +67,7 @@ impl Guest {
             drained,
             signals: eventfd(),
             timeout: None,
+            integration: Integration::new(&IntegrationSpec::default()).unwrap(),
             on_panic: OnPanic::Exit,
             panicked: Cell::new(false),
         }
@@ -86,6 +88,8 @@ impl Guest {
             drained: &self.drained,
             signals: &self.signals,
             timeout: self.timeout.as_ref(),
+            integration: &self.integration,
+            grace: Duration::from_secs(10),
             on_panic: self.on_panic,
             panicked: &self.panicked,
         })
@@ -173,6 +177,8 @@ fn a_client_of_the_socket_talks_to_the_guest() {
             drained: &guest.drained,
             signals: &guest.signals,
             timeout: None,
+            integration: &guest.integration,
+            grace: Duration::ZERO,
             on_panic: OnPanic::Exit,
             panicked: &guest.panicked,
         };

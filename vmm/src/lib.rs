@@ -16,6 +16,7 @@
 //!     bus                    VMBus and its workers
 //!     vcpu                   a thread for each processor
 //!   event_loop the main thread: console, signals, timeout, what vCPUs report
+//!   control    the control socket and its client
 //!   console    the host's end of the serial port
 //! check        what this machine's KVM can do
 //! ```
@@ -31,10 +32,12 @@ pub mod bus;
 pub mod check;
 pub mod cli;
 pub mod console;
+pub mod control;
 pub mod devices;
 pub mod disks;
 pub mod engine;
 pub mod event_loop;
+pub mod integration;
 pub mod kvm;
 pub mod limited;
 pub mod memory;

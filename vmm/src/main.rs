@@ -6,12 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use busway::check::Report;
-use busway::cli::{CheckArgs, Cli, Command, RunArgs};
+use busway::cli::{CheckArgs, Cli, Command, CtlArgs, RunArgs};
+use busway::control::client::{Client, Ending};
 use clap::Parser;
 use clap::error::ErrorKind;
 
 /// busway could not do what it was asked, or the host failed.
 const FAILED: u8 = 2;
+/// `busway ctl`: the machine or its guest did not do what it was asked.
+const REFUSED: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -22,6 +25,7 @@ fn main() -> ExitCode {
     let status = match &cli.command {
         Command::Run(arguments) => run(arguments),
         Command::Check(arguments) => check(arguments),
+        Command::Ctl(arguments) => ctl(arguments),
     };
     match status {
         Ok(status) => ExitCode::from(status),
@@ -51,6 +55,14 @@ fn check(arguments: &CheckArgs) -> anyhow::Result<u8> {
         print!("{report}");
     }
     Ok(if report.is_usable() { 0 } else { FAILED })
+}
+
+fn ctl(arguments: &CtlArgs) -> anyhow::Result<u8> {
+    let mut client = Client::connect(&arguments.socket, arguments.json)?;
+    match client.ask(&arguments.request)? {
+        Ending::Done(_) => Ok(0),
+        Ending::Failed(_) => Ok(REFUSED),
+    }
 }
 
 /// Help goes out as it is; an error is one line, like every other.

@@ -170,6 +170,7 @@ mod tests {
     use std::io;
 
     use busway_hyperv::cpuid::Leaf;
+    use busway_integration::Reading;
     use busway_memory::Region;
     use vmm_sys_util::eventfd::EventFd;
 
@@ -218,6 +219,10 @@ mod tests {
 
         fn end_of_message(&self, _vcpu: &Vcpu) -> io::Result<()> {
             Ok(())
+        }
+
+        fn time(&self) -> io::Result<Reading> {
+            Ok(Reading { host: 0, reference: 0 })
         }
     }
 

@@ -15,8 +15,10 @@ use vmm_sys_util::timerfd::TimerFd;
 use crate::board::{Board, BoardError, BootFiles, Loaded};
 use crate::boot::BootError;
 use crate::console::{Console, ConsoleError};
+use crate::control::server::{ControlError, Server};
 use crate::disks::{DiskError, Disks};
 use crate::event_loop::{self, End, Life, LoopError};
+use crate::integration::Integration;
 use crate::kvm::{Counters, Host, OpenError};
 use crate::signals;
 use crate::spec::{OnReset, SpecError, VmSpec};
@@ -65,6 +67,9 @@ pub enum RunError {
     /// The console cannot be opened.
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    /// The control socket cannot be made.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The event loop failed.
     #[error(transparent)]
     Loop(#[from] LoopError),
@@ -94,6 +99,9 @@ struct Session {
     console: Console,
     signals: EventFd,
     timeout: Option<TimerFd>,
+    integration: Integration,
+    /// Removed when it goes.
+    _control: Option<Server>,
     /// The guest has panicked, in this life or an earlier one.
     panicked: Cell<bool>,
     /// KVM's counters, of all vCPUs in all lives that have ended.
@@ -129,11 +137,16 @@ impl Session {
         let failed = |what| move |source| RunError::Host { what, source };
         let signals = signals::catch().map_err(failed("signal handler"))?;
         let timeout = spec.timeout.map(timer).transpose().map_err(failed("timer"))?;
+        let integration = Integration::new(&spec.integration).map_err(failed("eventfd"))?;
+        let control = spec.control.as_ref().map(|path| Server::start(path, &integration));
+        let control = control.transpose()?;
         let console = Console::open(&spec.serial)?;
         Ok(Self {
             console,
             signals,
             timeout,
+            integration,
+            _control: control,
             panicked: Cell::new(false),
             counters: Counters::new(),
         })
@@ -156,6 +169,9 @@ impl Session {
         if let Some(controller) = disks.controller() {
             bus.add(Box::new(controller));
         }
+        for device in self.integration.devices(board.engine()) {
+            bus.add(device);
+        }
         let port = Arc::clone(bus.port());
         let board = board.start(self.console.output(), clone(&drained)?, &mailbox, port)?;
         let life = Life {
@@ -167,6 +183,8 @@ impl Session {
             drained: &drained,
             signals: &self.signals,
             timeout: self.timeout.as_ref(),
+            integration: &self.integration,
+            grace: Duration::from_secs(spec.grace),
             on_panic: spec.on_panic,
             panicked: &self.panicked,
         };

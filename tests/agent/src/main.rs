@@ -8,18 +8,21 @@
 //! agent churn FILE  [seed= threads= count= region=]
 //! agent load  FILE  [depth= count= block=]
 //! agent clock       [threads= count=]
+//! agent ptp FILE
 //! ```
 //!
 //! `write` and `check` go through [`Blocks`]; numbers may end in k or m. `direct` bypasses the page cache
 //! with a buffer that begins `skew` bytes into a page. With `sync` each or dsync, a line `synced=NUMBER`, or
 //! what it `says` instead, follows each block that is safe. `churn` writes blocks of many lengths with O_DIRECT,
 //! each thread in a region of its own, and reads each back at once. `load` reads blocks with O_DIRECT all over
-//! the disk, `depth` at any time. `clock` looks for time that runs backwards between threads.
+//! the disk, `depth` at any time. `clock` looks for time that runs backwards between threads. `ptp` reads
+//! a clock of the PTP class between two readings of the system's.
 
 mod churn;
 mod clock;
 mod file;
 mod load;
+mod ptp;
 mod words;
 
 use std::process::ExitCode;
@@ -62,6 +65,7 @@ fn run() -> Result<(), String> {
         "churn" => churn::run(&path, words),
         "load" => load::run(&path, words),
         "clock" => clock::run(words),
+        "ptp" => ptp::run(&path, words),
         other => Err(format!("no task is called {other:?}")),
     }
 }

@@ -11,6 +11,8 @@ const CTRL_A: u8 = 1;
 pub enum Command {
     /// Ctrl-A X: end the machine as if its power failed.
     Quit,
+    /// Ctrl-A S: ask the guest to switch itself off.
+    PowerOff,
     /// Ctrl-A H: say which keys there are.
     Help,
 }
@@ -18,6 +20,7 @@ pub enum Command {
 /// What the terminal shows for [`Command::Help`].
 pub const HELP: &str = "\r\n\
     Ctrl-A X       ends the machine, as if its power failed\r\n\
+    Ctrl-A S       asks the guest to switch itself off\r\n\
     Ctrl-A Ctrl-A  is one Ctrl-A for the guest\r\n\
     Ctrl-A H       shows this\r\n";
 
@@ -41,6 +44,7 @@ impl Escape {
             }
             match byte {
                 b'x' | b'X' => return Received::Command(Command::Quit),
+                b's' | b'S' => return Received::Command(Command::PowerOff),
                 b'h' | b'H' | b'?' => return Received::Command(Command::Help),
                 CTRL_A => guest.push(CTRL_A),
                 // No key of ours: the guest gets both.
@@ -74,6 +78,7 @@ mod tests {
         let mut escape = Escape::default();
         assert_eq!(guest(&mut escape, b"\x01"), b"");
         assert!(matches!(escape.filter(b"x"), Received::Command(Command::Quit)));
+        assert!(matches!(escape.filter(b"\x01s"), Received::Command(Command::PowerOff)));
         assert!(matches!(escape.filter(b"\x01h"), Received::Command(Command::Help)));
         assert_eq!(guest(&mut escape, b"x"), b"x", "the command is over");
     }

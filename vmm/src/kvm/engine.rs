@@ -14,11 +14,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use busway_hyperv::cpuid::{Features, Hints, Interface, Leaf, WANTED};
 use busway_hyperv::msr;
+use busway_integration::Reading;
+use busway_wire::ic::time_sync;
 use busway_wire::synic::{SINT_COUNT, VMBUS_SINT};
-use kvm_bindings::{KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2};
+use kvm_bindings::{KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2, KVM_CLOCK_REALTIME};
 use kvm_ioctls::VmFd;
 use log::warn;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -118,5 +121,18 @@ impl Engine for KvmEngine {
 
     fn end_of_message(&self, vcpu: &Vcpu) -> io::Result<()> {
         vcpu.set_msrs(&[(msr::EOM, 0)])
+    }
+
+    fn time(&self) -> io::Result<Reading> {
+        // KVM makes the reference counter of its own clock, which counts nanoseconds.
+        let clock = self.vm.get_clock().map_err(io::Error::from)?;
+        let host = if clock.flags & KVM_CLOCK_REALTIME == 0 {
+            // Before Linux 5.16 the two are read one after the other.
+            let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
+        } else {
+            clock.realtime
+        };
+        Ok(Reading { host: host / 100 + time_sync::UNIX_EPOCH, reference: clock.clock / 100 })
     }
 }

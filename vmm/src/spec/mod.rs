@@ -6,6 +6,7 @@
 //! Every error is one line that names the flag and says what to do, whichever way the value came.
 
 mod disk;
+mod integration;
 mod serial;
 mod size;
 
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use disk::{DiskSpec, DiskSpecError};
+pub use integration::{IntegrationSpec, Service};
 pub use serial::SerialSpec;
 pub use size::Size;
 
@@ -48,6 +50,15 @@ pub struct VmSpec {
     /// Where the serial port leads.
     #[serde(default)]
     pub serial: SerialSpec,
+    /// Integration components that the guest is offered.
+    #[serde(default)]
+    pub integration: IntegrationSpec,
+    /// The control socket.
+    #[serde(default)]
+    pub control: Option<PathBuf>,
+    /// Seconds that the guest has to switch itself off after SIGTERM; 0 for none.
+    #[serde(default = "default_grace")]
+    pub grace: u64,
     /// Seconds after which a guest that still runs has failed.
     #[serde(default)]
     pub timeout: Option<u64>,
@@ -97,6 +108,10 @@ fn default_cmdline() -> String {
 
 fn default_cpus() -> u32 {
     1
+}
+
+fn default_grace() -> u64 {
+    10
 }
 
 fn default_memory() -> Size {
@@ -178,6 +193,9 @@ impl VmSpec {
             memory: default_memory(),
             disks: Vec::new(),
             serial: SerialSpec::default(),
+            integration: IntegrationSpec::default(),
+            control: None,
+            grace: default_grace(),
             timeout: None,
             on_panic: OnPanic::default(),
             on_reset: OnReset::default(),

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The machine's end of the control socket: a thread for each client, so that one that waits for
+//! the guest keeps nobody waiting.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::UNIX_EPOCH;
+
+use busway_integration::{Failure, Phase};
+use busway_wire::ic::shutdown::Action as ShutdownAction;
+use log::warn;
+
+use super::protocol::{Action, Event, Heartbeat, Line, Reply, Request, Service, Status};
+use crate::integration::Integration;
+
+/// Clients at once. Whoever may connect may end the machine; this is against mistakes.
+const MAX_CLIENTS: usize = 64;
+
+/// The longest line that a client may send, in bytes.
+const MAX_LINE: u64 = 64 << 10;
+
+/// The socket cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("--control: cannot listen on {path}; give a path where nothing is yet, in a directory that is yours", path = path.display())]
+pub struct ControlError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The socket of a machine. Dropping it removes it.
+pub struct Server {
+    path: PathBuf,
+}
+
+impl Server {
+    /// Listens at `path` and serves whoever connects.
+    pub fn start(path: &Path, integration: &Integration) -> Result<Self, ControlError> {
+        let failed = |source| ControlError { path: path.to_owned(), source };
+        let listener = listen(path).map_err(failed)?;
+        let server = Self { path: path.to_owned() };
+        let machine = Arc::new(Machine { integration: integration.clone() });
+        let serve = move || accept(&listener, &machine);
+        thread::Builder::new().name("control".to_owned()).spawn(serve).map_err(failed)?;
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Listens at `path`, where a socket that nobody listens on any more may still be.
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    let is_socket = path.symlink_metadata().is_ok_and(|data| data.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    UnixListener::bind(path)
+}
+
+fn accept(listener: &UnixListener, machine: &Arc<Machine>) {
+    let clients = Arc::new(AtomicUsize::new(0));
+    for client in listener.incoming() {
+        let Ok(client) = client else {
+            continue;
+        };
+        if clients.fetch_add(1, Ordering::SeqCst) >= MAX_CLIENTS {
+            clients.fetch_sub(1, Ordering::SeqCst);
+            continue;
+        }
+        let (machine, count) = (Arc::clone(machine), Arc::clone(&clients));
+        let serve = move || {
+            // A client that goes in the middle of a request has no use for its answer.
+            let _ = converse(&client, &machine);
+            count.fetch_sub(1, Ordering::SeqCst);
+        };
+        if let Err(error) = thread::Builder::new().name("client".to_owned()).spawn(serve) {
+            clients.fetch_sub(1, Ordering::SeqCst);
+            warn!("a client of --control could not be served: {error}");
+        }
+    }
+}
+
+/// Serves one client until it goes.
+fn converse(client: &UnixStream, machine: &Machine) -> io::Result<()> {
+    let mut lines = BufReader::new(client);
+    loop {
+        let mut line = Vec::new();
+        let len = (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line)?;
+        if len == 0 {
+            return Ok(());
+        }
+        if line.last() != Some(&b'\n') && len as u64 == MAX_LINE {
+            let reason = format!("a line has {MAX_LINE} B at most");
+            return say(client, &Line::Failed(reason));
+        }
+        let end = match serde_json::from_slice(&line) {
+            Ok(request) => machine.answer(&request, &mut |event| say(client, &Line::Event(event))),
+            Err(error) => Err(format!("no request: {error}")),
+        };
+        say(client, &end.map_or_else(Line::Failed, Line::Done))?;
+    }
+}
+
+fn say(mut client: &UnixStream, line: &Line) -> io::Result<()> {
+    let mut text = serde_json::to_string(line)?;
+    text.push('\n');
+    client.write_all(text.as_bytes())
+}
+
+/// Tells the client of an event.
+type Tell<'a> = &'a mut dyn FnMut(Event) -> io::Result<()>;
+
+/// What requests are about.
+struct Machine {
+    integration: Integration,
+}
+
+impl Machine {
+    fn answer(&self, request: &Request, _tell: Tell<'_>) -> Result<Reply, String> {
+        let failed = |failure: Failure| failure.to_string();
+        match *request {
+            Request::Status => Ok(Reply::Status(self.status())),
+            Request::Shutdown { action, force } => {
+                let action = match action {
+                    Action::PowerOff => ShutdownAction::POWER_OFF,
+                    Action::Reboot => ShutdownAction::REBOOT,
+                    Action::Hibernate => ShutdownAction::HIBERNATE,
+                };
+                let action = ShutdownAction(action.0 | u32::from(force));
+                self.integration.shutdown.ask(action).map_err(failed)?;
+                Ok(Reply::Nothing)
+            }
+            Request::SetTime => {
+                self.integration.time.sync();
+                Ok(Reply::Nothing)
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let integration = &self.integration;
+        let services = integration.phases().map(|(name, phase)| Service {
+            name: name.to_owned(),
+            ready: matches!(phase, Phase::Agreed(_)),
+            state: phase.to_string(),
+        });
+        let beats = integration.heartbeat.beats();
+        let ready = matches!(integration.heartbeat.phase(), Phase::Agreed(_));
+        let since_1970 = |time: std::time::SystemTime| time.duration_since(UNIX_EPOCH).ok();
+        let last = beats.last.and_then(since_1970).unwrap_or_default();
+        let heartbeat = ready.then(|| Heartbeat {
+            alive: beats.answered > 0 && beats.missed == 0,
+            answered: beats.answered,
+            missed: beats.missed,
+            last_ms: u64::try_from(last.as_millis()).unwrap_or(u64::MAX),
+        });
+        let time_samples = integration.time.samples();
+        Status { services: services.collect(), heartbeat, time_samples }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::IntegrationSpec;
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("busway-control-{name}-{}", std::process::id()))
+    }
+
+    fn server(path: &Path) -> Result<Server, ControlError> {
+        let spec: IntegrationSpec = "shutdown,time".parse().unwrap();
+        Server::start(path, &Integration::new(&spec).unwrap())
+    }
+
+    #[test]
+    fn a_client_is_answered_line_by_line() {
+        let path = path("lines");
+        let server = server(&path).unwrap();
+        let client = UnixStream::connect(&path).unwrap();
+        let mut lines = BufReader::new(client.try_clone().unwrap()).lines();
+        let mut ask = |line: &str| -> Line {
+            (&client).write_all(line.as_bytes()).unwrap();
+            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()
+        };
+        let Line::Done(Reply::Status(status)) = ask("{\"command\":\"status\"}\n") else {
+            panic!("no status");
+        };
+        let names: Vec<_> = status.services.iter().map(|service| &*service.name).collect();
+        assert_eq!(names, ["shutdown", "time"]);
+        assert!(status.services.iter().all(|service| !service.ready));
+        assert_eq!(status.heartbeat, None);
+        let Line::Failed(reason) = ask("{\"command\":\"shutdown\"}\n") else {
+            panic!("nobody is there who could");
+        };
+        assert_eq!(reason, "the guest cannot be asked: no driver of its has opened the channel");
+        assert!(matches!(ask("hello\n"), Line::Failed(reason) if reason.contains("no request")));
+        drop(server);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut_off() {
+        let path = path("long");
+        let _server = server(&path).unwrap();
+        let client = UnixStream::connect(&path).unwrap();
+        let writer = client.try_clone().unwrap();
+        let sending = thread::spawn(move || (&writer).write_all(&vec![b'x'; 1 << 20]));
+        let mut line = String::new();
+        BufReader::new(&client).read_line(&mut line).unwrap();
+        assert!(line.contains("at most"), "{line}");
+        assert!(sending.join().unwrap().is_err());
+    }
+
+    #[test]
+    fn a_path_in_use_is_refused() {
+        let path = path("used");
+        std::fs::write(&path, "precious").unwrap();
+        assert!(server(&path).err().unwrap().to_string().contains("--control"));
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        std::fs::remove_file(&path).unwrap();
+        let _first = server(&path).unwrap();
+        assert!(server(&path).is_err(), "somebody listens");
+    }
+}
