@@ -2,7 +2,8 @@
 
 //! guest/exits: VM exits for each O_DIRECT read of 4 KiB, by KVM's own count.
 //!
-//! A guest that reads twice as often costs so many more exits; start and end drop out.
+//! A guest that reads twice as often costs so many more exits; start and end drop out. Of runs that do
+//! the same the one with fewer exits counts: time that others take from the host adds clock ticks.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,9 +16,14 @@ type Counters = BTreeMap<String, u64>;
 /// The signal and the interrupt, for as many requests as go together.
 const LEAST: f64 = 2.0;
 
+const RUNS: usize = 2;
+
 pub fn run(lines: &mut Vec<Line>) {
-    for (depth, count) in [(1, 5_000), (32, 100_000)] {
-        let [once, twice] = [count, 2 * count].map(|count| counters(depth, count));
+    for (depth, count) in [(1, 5_000), (32, 50_000)] {
+        let [once, twice] = [count, 2 * count].map(|count| {
+            let runs = (0..RUNS).map(|_| counters(depth, count));
+            runs.min_by_key(|counters| counters["exits"]).expect("at least one run")
+        });
         let a_read = |name: &str| {
             let [less, more] = [&once, &twice].map(|counters| counters[name] as f64);
             (more - less) / count as f64
