@@ -164,7 +164,7 @@ pub const NEEDED: Interface = Interface {
 };
 
 /// The value of [`Interface::spin_retries`] that says: never make the call.
-const NEVER_SPIN: u32 = u32::MAX;
+pub const NEVER_SPIN: u32 = u32::MAX;
 
 impl Interface {
     /// What `leaves` offer, of all that has a name here.

@@ -351,8 +351,21 @@ mod timers {
     }
 
     #[test]
+    fn a_message_waits_until_its_source_is_unmasked() {
+        let mut vp = vp();
+        vp.write(CONFIG, AUTO_ENABLE | SINT4, at(0)).unwrap();
+        vp.write(COUNT, 1000, at(0)).unwrap();
+        assert_eq!(run(&mut vp, 1000, Delivered::Yes), (vec![], None));
+        assert!(vp.timer_waits());
+        vp.write(0x4000_0094, 0x40, at(0)).unwrap();
+        assert_eq!(run(&mut vp, 1000, Delivered::Yes).0.len(), 1);
+        assert!(!vp.timer_waits());
+    }
+
+    #[test]
     fn a_message_that_finds_no_room_is_tried_again() {
         let mut vp = vp();
+        vp.write(0x4000_0094, 0x40, at(0)).unwrap();
         vp.write(CONFIG, AUTO_ENABLE | SINT4, at(0)).unwrap();
         vp.write(COUNT, 1000, at(0)).unwrap();
         let expiry = Expiry { timer: 0, due: 1000, notice: Notice::Message(4) };

@@ -7,7 +7,7 @@ use busway_wire::synic::SINT_COUNT;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::stimer::Timer;
-use super::{Delivered, Effect, Expiry, GeneralProtection, Sint, Value, is_offered};
+use super::{Delivered, Effect, Expiry, GeneralProtection, Notice, Sint, Value, is_offered};
 use crate::cpuid::{Features, Interface};
 use crate::msr;
 use crate::synic::SynicRegisters;
@@ -150,15 +150,22 @@ impl VpRegisters {
     }
 
     /// Delivers what the VP's timers have to say at reference time `now`. Returns when to come
-    /// again by the clock. A timer whose message finds no room is tried again at each call, so
-    /// there has to be one whenever a slot may have become free.
+    /// again by the clock. A timer whose message finds no room, or a masked source, is tried again
+    /// at each call, so there has to be one whenever that may have changed.
     pub fn run_timers(
         &mut self,
         now: u64,
         deliver: &mut dyn FnMut(Expiry) -> Delivered,
     ) -> Option<u64> {
+        let masked = self.sints.map(Sint::is_masked);
+        let mut deliver = |expiry: Expiry| match expiry.notice {
+            Notice::Message(sint) if masked.get(usize::from(sint)) == Some(&true) => {
+                Delivered::Later
+            }
+            _ => deliver(expiry),
+        };
         let timers = (0..).zip(&mut self.timers);
-        timers.filter_map(|(index, timer)| timer.run(index, now, deliver)).min()
+        timers.filter_map(|(index, timer)| timer.run(index, now, &mut deliver)).min()
     }
 
     /// A timer waits for room for its message.
