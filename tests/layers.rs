@@ -52,7 +52,12 @@ const NAMED_IN: &[(&str, &[&str])] = &[
     ("kvm_", &["vmm/src/kvm/"]),
     (
         "event_manager",
-        &["vmm/src/event_loop.rs", "vmm/src/event_loop_tests.rs", "vmm/src/bus/worker.rs"],
+        &[
+            "vmm/src/event_loop.rs",
+            "vmm/src/event_loop_tests.rs",
+            "vmm/src/bus/worker.rs",
+            "vmm/src/kvm/userspace/timers.rs",
+        ],
     ),
 ];
 

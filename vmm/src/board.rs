@@ -22,10 +22,11 @@ use crate::bus::{Port, VmBus};
 use crate::console::Output;
 use crate::devices::ports::{Ports, SERIAL_LINE};
 use crate::devices::serial::SerialPort;
-use crate::engine::Engine;
-use crate::kvm::{Host, KvmEngine, KvmError, Vcpu, Vm};
+use crate::engine::{Engine, EngineKind};
+use crate::kvm::{Host, KvmEngine, KvmError, UserspaceEngine, Vcpu, Vm};
 use crate::memory::Layout;
 use crate::partition::Partition;
+use crate::processors::Processors;
 use crate::spec::VmSpec;
 use crate::vcpu::{Machine, Mailbox, Running, Stopped};
 
@@ -123,23 +124,30 @@ pub struct Board {
 }
 
 impl Board {
-    /// Builds the machine of `spec` around its memory.
-    pub fn build(host: &Host, spec: &VmSpec, loaded: Loaded) -> Result<Self, BoardError> {
+    /// Builds the machine of `spec` around its memory, with the Hyper-V of `kind`.
+    pub fn build(
+        host: &Host,
+        spec: &VmSpec,
+        kind: EngineKind,
+        loaded: Loaded,
+    ) -> Result<Self, BoardError> {
         let Loaded { map, memory, entry } = loaded;
         check_limits(host, spec, &map)?;
-        let vm = Vm::new(host, memory.clone(), spec.cpus)?;
-        let engine: Arc<dyn Engine> = Arc::new(KvmEngine::new(host, &vm, spec.cpus)?);
-        let hypervisor = engine.cpuid();
-        let mut vcpus = Vec::new();
-        for index in 0..spec.cpus {
-            let vcpu = vm.create_vcpu(host, index, spec.cpus, &hypervisor)?;
-            engine.prepare(&vcpu).map_err(|source| BoardError::Host { what: "Hyper-V", source })?;
-            if index == 0 {
-                vcpu.enter(&entry)?;
-            }
-            vcpus.push(vcpu);
-        }
+        let vm = Vm::new(host, memory.clone(), spec.cpus, kind)?;
+        let interface = host.interface(kind)?;
+        let mut vcpus = (0..spec.cpus)
+            .map(|index| vm.create_vcpu(host, index, spec.cpus, interface))
+            .collect::<Result<Vec<_>, _>>()?;
         let synic = Arc::new(Synic::new(memory.clone(), spec.cpus));
+        let engine: Arc<dyn Engine> = match kind {
+            EngineKind::Kvm => Arc::new(KvmEngine::new(host, &vm, &vcpus)?),
+            EngineKind::Userspace => {
+                Arc::new(UserspaceEngine::new(&vm, &mut vcpus, &memory, &synic)?)
+            }
+        };
+        if let Some(first) = vcpus.first() {
+            first.enter(&entry)?;
+        }
         Ok(Self { vcpus, engine, vm, memory, synic })
     }
 
@@ -170,9 +178,12 @@ impl Board {
         let line = EventFd::new(EFD_NONBLOCK).map_err(failed("eventfd"))?;
         self.vm.connect_line(SERIAL_LINE, &line)?;
         let serial = Arc::new(Mutex::new(SerialPort::new(line, drained, output)));
+        let processors = Arc::new(Processors::new(self.vcpus.len()));
+        let (memory, threads) = (self.memory, Arc::clone(&processors));
         let machine = Arc::new(Machine {
             ports: Ports::new(Arc::clone(&serial)),
-            partition: Partition::new(self.memory, self.engine, self.synic, port),
+            partition: Partition::new(memory, self.engine, self.synic, port, threads),
+            processors,
         });
         let running = Running::start(&machine, self.vcpus, mailbox).map_err(failed("threads"))?;
         Ok(LiveBoard { running, serial, _vm: self.vm })

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::kvm::{Host, Support};
-use crate::spec::MAX_CPUS;
+use crate::engine::EngineKind;
+use crate::kvm::{CLOCKSOURCE, Choice, Host, OpenError, Support, is_by_tsc};
+use crate::spec::{HypervSpec, MAX_CPUS};
 
 /// The outcome.
 #[derive(Debug, Serialize)]
@@ -20,12 +21,23 @@ pub struct Report {
     kernel: String,
     /// `busway run` will work.
     usable: bool,
+    /// Who implements Hyper-V with `--hyperv auto`, and why.
+    hyperv: Option<Hyperv>,
     /// Why not, and what to do, if KVM cannot be opened at all.
     error: Option<String>,
     /// The most vCPUs of a machine.
     max_cpus: usize,
     /// One by one.
     checks: Vec<Check>,
+}
+
+/// The engine that guests get.
+#[derive(Debug, Serialize)]
+struct Hyperv {
+    /// "kvm" or "userspace".
+    engine: String,
+    /// What follows "because".
+    reason: String,
 }
 
 /// One thing that was looked at.
@@ -50,20 +62,29 @@ impl Report {
             device: path.display().to_string(),
             kernel: read("/proc/sys/kernel/osrelease"),
             usable: false,
+            hyperv: None,
             error: None,
             max_cpus: 0,
             checks: vec![virtualization(&read("/proc/cpuinfo"))],
         };
-        match Host::open(path).and_then(|host| Ok((host.support()?, host.max_vcpus()))) {
-            Ok((support, max_vcpus)) => {
-                report.max_cpus = max_vcpus.min(MAX_CPUS as usize);
-                report.checks.extend(support.into_iter().map(Check::from));
-                report.usable = report.checks.iter().all(|check| check.present || !check.needed);
-            }
-            Err(error) => report.error = Some(error.to_string()),
+        if let Err(error) = report.look(path) {
+            report.error = Some(error.to_string());
         }
         report.checks.push(clock(&read(CLOCKSOURCE)));
         report
+    }
+
+    fn look(&mut self, path: &Path) -> Result<(), OpenError> {
+        let host = Host::open(path)?;
+        let support = host.support()?;
+        self.max_cpus = host.max_vcpus().min(MAX_CPUS as usize);
+        let choice = host.choose(HypervSpec::Auto);
+        let kind = choice.as_ref().map_or(EngineKind::Userspace, |choice| choice.kind);
+        self.checks.extend(support.into_iter().map(|support| Check::new(support, kind)));
+        let Choice { kind, reason } = choice?;
+        self.hyperv = Some(Hyperv { engine: kind.to_string(), reason });
+        self.usable = true;
+        Ok(())
     }
 
     /// `busway run` will work.
@@ -72,12 +93,13 @@ impl Report {
     }
 }
 
-impl From<Support> for Check {
-    fn from(support: Support) -> Self {
+impl Check {
+    /// What KVM says, for guests of `kind`.
+    fn new(support: Support, kind: EngineKind) -> Self {
         Self {
             name: support.name,
             purpose: support.purpose.to_owned(),
-            needed: support.needed,
+            needed: support.need.is_for(kind),
             present: support.present,
             remedy: support.remedy.filter(|_| !support.present).map(str::to_owned),
         }
@@ -110,12 +132,9 @@ fn virtualization(cpuinfo: &str) -> Check {
     }
 }
 
-const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-
-/// KVM fills the TSC page only while the host itself keeps time by the TSC
-/// (`arch/x86/kvm/x86.c`, `gtod_is_based_on_tsc`).
+/// A guest has a TSC page only while the host itself keeps time by the TSC.
 fn clock(current: &str) -> Check {
-    let present = matches!(current, "tsc" | "hyperv_clocksource_tsc_page");
+    let present = is_by_tsc(current);
     Check {
         name: format!("clock source {current:?}"),
         purpose: "give guests a clock that they read without leaving the CPU".to_owned(),
@@ -140,6 +159,9 @@ impl fmt::Display for Report {
             )?;
         } else {
             writeln!(f, "busway cannot run guests on {device} (Linux {kernel})")?;
+        }
+        if let Some(Hyperv { engine, reason }) = &self.hyperv {
+            writeln!(f, "Hyper-V is implemented by {engine}, because {reason}")?;
         }
         if let Some(error) = &self.error {
             writeln!(f, "\n  {error}")?;
@@ -199,12 +221,14 @@ mod tests {
             device: "/dev/kvm".to_owned(),
             kernel: "6.1".to_owned(),
             usable: true,
+            hyperv: Some(Hyperv { engine: "userspace".to_owned(), reason: "so".to_owned() }),
             error: None,
             max_cpus: 64,
             checks: vec![virtualization(""), clock("tsc")],
         };
         let text = report.to_string();
         assert!(text.starts_with("busway can run guests on /dev/kvm (Linux 6.1)"), "{text}");
+        assert!(text.contains("\nHyper-V is implemented by userspace, because so\n"), "{text}");
         assert!(text.contains("  no   run guests on the CPU itself"), "{text}");
         assert!(text.contains("better: switch virtualization on"), "{text}");
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::control::protocol::Request;
-use crate::spec::{OnPanic, OnReset, SpecError, ValueError, VmSpec};
+use crate::spec::{HypervSpec, OnPanic, OnReset, SpecError, ValueError, VmSpec};
 
 /// The program.
 #[derive(Debug, Parser)]
@@ -75,6 +75,11 @@ pub struct RunArgs {
     /// RAM, with a unit: 512M, 2G [default: 512M]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
+
+    /// Who implements Hyper-V: kvm, userspace (busway itself, on any KVM), or auto, which is kvm
+    /// where that has all of it [default: auto]
+    #[arg(long, value_name = "auto|kvm|userspace")]
+    pub hyperv: Option<String>,
 
     /// Disk on the guest's VMBus SCSI controller: a raw image or a block device. May be given up
     /// to 64 times, and adds to the disks of --spec
@@ -176,6 +181,7 @@ impl RunArgs {
         }
         set("cpus", &self.cpus, &mut spec.cpus)?;
         set("memory", &self.memory, &mut spec.memory)?;
+        set("hyperv", &self.hyperv, &mut spec.hyperv)?;
         set("serial", &self.serial, &mut spec.serial)?;
         set("on-panic", &self.on_panic, &mut spec.on_panic)?;
         set("integration", &self.integration, &mut spec.integration)?;
@@ -221,6 +227,17 @@ impl Value for OnPanic {
             "exit" => Ok(Self::Exit),
             "wait" => Ok(Self::Wait),
             _ => Err(ValueError("give exit or wait".to_owned())),
+        }
+    }
+}
+
+impl Value for HypervSpec {
+    fn from_text(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "userspace" => Ok(Self::Userspace),
+            _ => Err(ValueError("give auto, kvm or userspace".to_owned())),
         }
     }
 }

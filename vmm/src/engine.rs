@@ -3,46 +3,85 @@
 //! The seam behind which Hyper-V is implemented.
 //!
 //! An engine gives a guest the hypervisor that it sees: CPUID leaves, synthetic MSRs, hypercalls,
-//! the interrupt controller, clocks. [`KvmEngine`](crate::kvm::KvmEngine) leaves that to KVM.
-//! What lies above (the bus, the vCPU loop) knows this trait and [`Exit`](crate::kvm::Exit) only:
+//! the interrupt controller, clocks. [`KvmEngine`](crate::kvm::KvmEngine) leaves that to KVM;
+//! [`UserspaceEngine`](crate::kvm::UserspaceEngine) does it with `busway_hyperv`, on any KVM. What
+//! lies above (the bus, the vCPU loop) knows this trait and [`Exit`](crate::kvm::Exit) only:
 //!
-//! - *Out of the guest.* A write to a SynIC register, a hypercall that the engine does not
-//!   answer itself, and the MSRs of [`MSRS_TO_BUSWAY`] end the vCPU's run with an
+//! - *Out of the guest.* Accesses to the MSRs that are busway's ([`EngineKind::msrs`]), and
+//!   hypercalls that the engine does not answer in the kernel, end the vCPU's run with an
 //!   [`Exit`](crate::kvm::Exit), on that vCPU's thread.
 //! - *Into the guest.* [`Engine::raise`], from any thread.
 //! - *Signals.* A guest's HvSignalEvent on a connected id arrives at an eventfd; the vCPU need
 //!   not leave the kernel.
 //!
-//! That a message slot was freed is such an MSR write too: a guest that found msg_pending in the
+//! That a message slot was freed is an MSR write on both: a guest that found msg_pending in the
 //! slot writes EOM, and only then. So whoever keeps messages back hears of each chance to go on,
 //! on the thread of the vCPU that waits for them, and of nothing else. (KVM could tell by the
 //! resample eventfd of an irqfd, but it signals that at every end of interrupt of the SINT's
 //! vector.)
 
+use std::fmt;
 use std::io;
 
-use busway_hyperv::cpuid::Leaf;
+use busway_hyperv::cpuid::Interface;
 use busway_hyperv::msr;
+use busway_hyperv::registers::{Effect, GeneralProtection, Value};
 use busway_integration::Reading;
+use busway_wire::hypercall::Status;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::kvm::Vcpu;
 
-/// The synthetic MSRs that busway answers for, whatever the engine: first and how many.
-///
-/// The crash MSRs, because they take a text from the guest (which KVM's own do not), and EOM.
-pub const MSRS_TO_BUSWAY: [(u32, u32); 2] = [(msr::EOM, 1), (msr::CRASH_P0, 6)];
+/// Which implementation of Hyper-V.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// KVM's own.
+    Kvm,
+    /// Busway's.
+    Userspace,
+}
+
+impl EngineKind {
+    /// The synthetic MSRs that come to busway: first and how many.
+    ///
+    /// From KVM the crash MSRs, because busway's take a text from the guest, and EOM.
+    pub const fn msrs(self) -> &'static [(u32, u32)] {
+        match self {
+            Self::Kvm => &[(msr::EOM, 1), (msr::CRASH_P0, 6)],
+            Self::Userspace => &[msr::RANGE],
+        }
+    }
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Userspace => "userspace",
+        })
+    }
+}
 
 /// An implementation of Hyper-V for one machine. A VP is named by its index.
 pub trait Engine: Send + Sync {
-    /// The hypervisor's CPUID leaves as guests of this engine see them.
-    fn cpuid(&self) -> Vec<Leaf>;
+    /// What its guest is offered.
+    fn interface(&self) -> Interface;
 
-    /// Switches Hyper-V on for a new vCPU, whose CPUID is set and which has not run.
-    fn prepare(&self, vcpu: &Vcpu) -> io::Result<()>;
+    /// RDMSR of one of [`EngineKind::msrs`], on the thread of `vp`.
+    fn read_msr(&self, vp: u32, msr: u32) -> Result<Value, GeneralProtection>;
+
+    /// WRMSR of one of [`EngineKind::msrs`], on the thread of `vp`. What the engine cannot do by
+    /// itself is left to the caller.
+    fn write_msr(&self, vp: u32, msr: u32, value: u64) -> Result<Effect, GeneralProtection>;
+
+    /// The guest wrote EOM on `vcpu`: lets the engine's own messages (timers) go on.
+    fn end_of_message(&self, vcpu: &Vcpu) -> io::Result<()>;
 
     /// Raises `sint` of `vp` once. Nothing happens if the guest has masked it.
     fn raise(&self, vp: u32, sint: u8);
+
+    /// Raises interrupt `vector` on `vp` once.
+    fn interrupt(&self, vp: u32, vector: u8);
 
     /// From now on, HvSignalEvent on `connection` adds 1 to `event`.
     ///
@@ -52,8 +91,8 @@ pub trait Engine: Send + Sync {
     /// Undoes [`connect`](Self::connect). When this returns, the eventfd is not signalled again.
     fn disconnect(&self, connection: u32) -> io::Result<()>;
 
-    /// The guest wrote EOM on `vcpu`: lets the engine's own messages (timers) go on.
-    fn end_of_message(&self, vcpu: &Vcpu) -> io::Result<()>;
+    /// HvSignalEvent on `connection`, of which the kernel knew nothing.
+    fn signal(&self, connection: u32) -> Status;
 
     /// The host's time and the guest's reference counter (`HV_X64_MSR_TIME_REF_COUNT`) at one
     /// moment.
@@ -66,15 +105,25 @@ pub(crate) struct NoEngine;
 
 #[cfg(test)]
 impl Engine for NoEngine {
-    fn cpuid(&self) -> Vec<Leaf> {
-        Vec::new()
+    fn interface(&self) -> Interface {
+        busway_hyperv::cpuid::WANTED
     }
 
-    fn prepare(&self, _vcpu: &Vcpu) -> io::Result<()> {
+    fn read_msr(&self, _vp: u32, _msr: u32) -> Result<Value, GeneralProtection> {
+        Err(GeneralProtection)
+    }
+
+    fn write_msr(&self, _vp: u32, _msr: u32, _value: u64) -> Result<Effect, GeneralProtection> {
+        Err(GeneralProtection)
+    }
+
+    fn end_of_message(&self, _vcpu: &Vcpu) -> io::Result<()> {
         Ok(())
     }
 
     fn raise(&self, _vp: u32, _sint: u8) {}
+
+    fn interrupt(&self, _vp: u32, _vector: u8) {}
 
     fn connect(&self, _connection: u32, _event: &EventFd) -> io::Result<()> {
         Ok(())
@@ -84,8 +133,8 @@ impl Engine for NoEngine {
         Ok(())
     }
 
-    fn end_of_message(&self, _vcpu: &Vcpu) -> io::Result<()> {
-        Ok(())
+    fn signal(&self, _connection: u32) -> Status {
+        Status::INVALID_CONNECTION_ID
     }
 
     fn time(&self) -> io::Result<Reading> {

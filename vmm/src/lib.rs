@@ -10,11 +10,12 @@
 //!   board      one life of the machine, put together from
 //!     memory, boot, acpi     guest memory, and what a guest finds in it
 //!     kvm                    /dev/kvm, and the only ioctls
-//!     engine                 the seam: who implements Hyper-V (today kvm::KvmEngine)
+//!     engine                 the seam: who implements Hyper-V, kvm::KvmEngine or
+//!                            kvm::UserspaceEngine
 //!     partition              what the guest asks of its hypervisor
 //!     devices                serial port, clock, the ports that switch off and reset
 //!     bus                    VMBus and its workers
-//!     vcpu                   a thread for each processor
+//!     vcpu, processors       a thread for each processor
 //!   event_loop the main thread: console, signals, timeout, what vCPUs report
 //!   control    the control socket and its client
 //!   console    the host's end of the serial port
@@ -42,6 +43,7 @@ pub mod kvm;
 pub mod limited;
 pub mod memory;
 pub mod partition;
+pub mod processors;
 pub mod run;
 pub mod signals;
 pub mod spec;

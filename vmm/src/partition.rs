@@ -6,19 +6,21 @@
 //! SynIC registers, EOM, hypercalls, crash MSRs. The guest chose every number in them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 
-use busway_hyperv::crash::{CrashRegisters, CrashReport, printable};
+use busway_hyperv::crash::{CrashReport, printable};
+use busway_hyperv::hypercall::{self, Call, Registers, XmmHalves};
+use busway_hyperv::registers::{Effect, GeneralProtection, Value};
 use busway_hyperv::synic::{Synic, SynicRegisters};
-use busway_memory::{Bytes, GuestAddress, GuestMemory, PAGE_SIZE};
-use busway_wire::hypercall::{CallCode, Control, PostMessage, Status};
-use busway_wire::synic::{MESSAGE_PAYLOAD_LEN, SINT_COUNT};
-use zerocopy::{FromZeros, IntoBytes};
+use busway_memory::{Bytes, GuestAddress, GuestMemory};
+use busway_wire::hypercall::{PostMessage, Status};
+use busway_wire::synic::SINT_COUNT;
 
 use crate::engine::Engine;
+use crate::kvm::ApicWrite;
 use crate::limited;
-use crate::lock;
+use crate::processors::Processors;
 
 /// The host side of VMBus, as a partition sees it. Called on vCPU threads.
 pub trait Bus: Send + Sync {
@@ -36,8 +38,23 @@ pub struct Partition {
     engine: Arc<dyn Engine>,
     synic: Arc<Synic>,
     bus: Arc<dyn Bus>,
-    crash: Mutex<CrashRegisters>,
+    processors: Arc<Processors>,
     reports: AtomicU32,
+}
+
+/// What is left to do after a write to an MSR, on the vCPU that wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    Nothing,
+    /// [Let the engine's own messages go on](Engine::end_of_message).
+    EndOfMessage,
+    /// Start over.
+    Reset,
+    /// The guest dies.
+    LastWords(LastWords),
+    /// Write to the vCPU's APIC.
+    Apic(ApicWrite),
 }
 
 /// How many crash reports of one guest are passed on. Linux makes two at most, but a guest can
@@ -72,8 +89,9 @@ impl Partition {
         engine: Arc<dyn Engine>,
         synic: Arc<Synic>,
         bus: Arc<dyn Bus>,
+        processors: Arc<Processors>,
     ) -> Self {
-        Self { memory, engine, synic, bus, crash: Mutex::default(), reports: AtomicU32::new(0) }
+        Self { memory, engine, synic, bus, processors, reports: AtomicU32::new(0) }
     }
 
     /// The engine behind this partition.
@@ -90,23 +108,37 @@ impl Partition {
         self.bus.slot_freed(vp);
     }
 
-    /// The guest wrote EOM on `vp`.
-    pub fn end_of_message(&self, vp: u32) {
-        self.bus.slot_freed(vp);
+    /// RDMSR on `vp`.
+    pub fn read_msr(&self, vp: u32, msr: u32) -> Result<Value, GeneralProtection> {
+        self.engine.read_msr(vp, msr)
     }
 
-    /// A crash MSR, or 0 for what is none.
-    pub fn read_crash_msr(&self, msr: u32) -> u64 {
-        lock(&self.crash).read(msr).unwrap_or(0)
+    /// WRMSR on `vp`.
+    pub fn write_msr(&self, vp: u32, msr: u32, value: u64) -> Result<Rest, GeneralProtection> {
+        Ok(match self.engine.write_msr(vp, msr, value)? {
+            Effect::None | Effect::Timers | Effect::Sint(..) => Rest::Nothing,
+            Effect::Pages(registers) => {
+                self.synic_written(vp, registers);
+                Rest::EndOfMessage
+            }
+            Effect::EndOfMessage => {
+                self.bus.slot_freed(vp);
+                Rest::EndOfMessage
+            }
+            Effect::Reset => Rest::Reset,
+            Effect::Crash(report) => self.crashed(&report).map_or(Rest::Nothing, Rest::LastWords),
+            Effect::EndOfInterrupt => Rest::Apic(ApicWrite::EndOfInterrupt),
+            Effect::InterruptCommand(command) => Rest::Apic(ApicWrite::InterruptCommand(command)),
+            Effect::TaskPriority(priority) => Rest::Apic(ApicWrite::TaskPriority(priority)),
+        })
     }
 
-    /// The guest wrote a crash MSR; its last words if that was all.
-    pub fn write_crash_msr(&self, msr: u32, value: u64) -> Option<LastWords> {
-        let report = lock(&self.crash).write(msr, value)?;
+    /// The guest said that it dies; its last words, if it has not had too many.
+    fn crashed(&self, report: &CrashReport) -> Option<LastWords> {
         if self.reports.fetch_add(1, Ordering::Relaxed) >= MAX_REPORTS {
             return None;
         }
-        Some(LastWords { words: report.words, text: self.text(&report) })
+        Some(LastWords { words: report.words, text: self.text(report) })
     }
 
     /// The text of a report, as much of it as lies in RAM.
@@ -119,63 +151,64 @@ impl Partition {
         }
     }
 
-    /// A hypercall that the engine leaves to us; returns the guest's result word.
+    /// A hypercall of `vp` that was not answered in the kernel; returns the guest's result word.
     ///
-    /// Source: TLFS, "Hypercall Interface" and "Inter-Partition Communication".
-    pub fn hypercall(&self, vp: u32, control: u64, input: u64) -> u64 {
-        let control = Control(control);
-        let status = match control.code() {
-            CallCode::POST_MESSAGE => self.post_message(vp, control, input),
-            // The engine signals what is connected; what comes here is not.
-            CallCode::SIGNAL_EVENT => Status::INVALID_CONNECTION_ID,
-            _ => Status::INVALID_HYPERCALL_CODE,
+    /// Source: TLFS, "Hypercall Interface".
+    pub fn hypercall(
+        &self,
+        vp: u32,
+        registers: &Registers,
+        xmm: impl FnOnce() -> XmmHalves,
+    ) -> u64 {
+        let decoded = hypercall::decode(registers, &self.engine.interface(), &self.memory, xmm);
+        let status = match decoded {
+            Ok(call) => self.execute(vp, call),
+            Err(status) => status,
         };
+        let control = registers.control;
         if status != Status::SUCCESS {
             limited!(Debug, "VP {vp}: hypercall {control} gets {status}");
         }
-        status.0.into()
+        control.result(status)
     }
 
-    fn post_message(&self, vp: u32, control: Control, input: u64) -> Status {
-        if control.is_fast() || control.rep_count() != 0 || control.variable_header_units() != 0 {
-            return Status::INVALID_HYPERCALL_INPUT;
+    fn execute(&self, vp: u32, call: Call) -> Status {
+        match call {
+            Call::PostMessage(message) => return self.bus.post_message(vp, &message.0),
+            Call::SignalEvent { connection } => return self.engine.signal(connection),
+            Call::FlushTlb(vps) => self.processors.flush(vps.iter(self.processors.count())),
+            Call::SendIpi(vector, vps) => {
+                for target in vps.iter(self.processors.count()) {
+                    self.engine.interrupt(target, vector);
+                }
+            }
+            Call::LongSpinWait => std::thread::yield_now(),
         }
-        // Copied once: the guest may write to its page meanwhile.
-        let mut message = PostMessage::new_zeroed();
-        let status = self.copy_input(input, message.as_mut_bytes());
-        if status != Status::SUCCESS {
-            return status;
-        }
-        if message.payload_len as usize > MESSAGE_PAYLOAD_LEN {
-            return Status::INVALID_PARAMETER;
-        }
-        self.bus.post_message(vp, &message)
+        Status::SUCCESS
     }
 
-    /// Copies a hypercall's input, which has to be aligned to 8 bytes, in one page, and in RAM.
-    fn copy_input(&self, address: u64, input: &mut [u8]) -> Status {
-        let offset = address % PAGE_SIZE as u64;
-        if !address.is_multiple_of(8) || offset + input.len() as u64 > PAGE_SIZE as u64 {
-            return Status::INVALID_ALIGNMENT;
-        }
-        match self.memory.read_slice(input, GuestAddress(address)) {
-            Ok(()) => Status::SUCCESS,
-            Err(_) => Status::INVALID_PARAMETER,
-        }
+    /// A fast HvSignalEvent of which the kernel knew nothing.
+    pub fn signal(&self, connection: u32) -> Status {
+        self.engine.signal(connection)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::sync::Mutex;
 
-    use busway_hyperv::cpuid::Leaf;
+    use busway_hyperv::cpuid::{Interface, WANTED};
+    use busway_hyperv::crash::CrashRegisters;
+    use busway_hyperv::msr;
     use busway_integration::Reading;
     use busway_memory::Region;
+    use busway_wire::hypercall::Control;
     use vmm_sys_util::eventfd::EventFd;
 
     use super::*;
     use crate::kvm::Vcpu;
+    use crate::lock;
 
     /// Remembers what was asked of it.
     #[derive(Default)]
@@ -183,6 +216,8 @@ mod tests {
         posted: Mutex<Vec<(u32, u32, u32)>>,
         freed: Mutex<Vec<u32>>,
         raised: Mutex<Vec<(u32, u8)>>,
+        interrupts: Mutex<Vec<(u32, u8)>>,
+        crash: Mutex<CrashRegisters>,
     }
 
     impl Bus for Recorder {
@@ -197,16 +232,37 @@ mod tests {
     }
 
     impl Engine for Recorder {
-        fn cpuid(&self) -> Vec<Leaf> {
-            Vec::new()
+        fn interface(&self) -> Interface {
+            WANTED
         }
 
-        fn prepare(&self, _vcpu: &Vcpu) -> io::Result<()> {
+        fn read_msr(&self, _vp: u32, _msr: u32) -> Result<Value, GeneralProtection> {
+            Err(GeneralProtection)
+        }
+
+        fn write_msr(&self, _vp: u32, msr: u32, value: u64) -> Result<Effect, GeneralProtection> {
+            match msr {
+                msr::EOM => Ok(Effect::EndOfMessage),
+                msr::SCONTROL => Ok(Effect::Pages(SynicRegisters {
+                    control: value,
+                    message_page: 0x3001,
+                    event_page: 0x4001,
+                })),
+                msr::EOI => Ok(Effect::EndOfInterrupt),
+                _ => Ok(lock(&self.crash).write(msr, value).map_or(Effect::None, Effect::Crash)),
+            }
+        }
+
+        fn end_of_message(&self, _vcpu: &Vcpu) -> io::Result<()> {
             Ok(())
         }
 
         fn raise(&self, vp: u32, sint: u8) {
             lock(&self.raised).push((vp, sint));
+        }
+
+        fn interrupt(&self, vp: u32, vector: u8) {
+            lock(&self.interrupts).push((vp, vector));
         }
 
         fn connect(&self, _connection: u32, _event: &EventFd) -> io::Result<()> {
@@ -217,8 +273,8 @@ mod tests {
             Ok(())
         }
 
-        fn end_of_message(&self, _vcpu: &Vcpu) -> io::Result<()> {
-            Ok(())
+        fn signal(&self, connection: u32) -> Status {
+            if connection == 7 { Status::SUCCESS } else { Status::INVALID_CONNECTION_ID }
         }
 
         fn time(&self) -> io::Result<Reading> {
@@ -235,11 +291,17 @@ mod tests {
         let synic = Arc::new(Synic::new(memory.clone(), 2));
         let engine = Arc::clone(&recorder) as Arc<dyn Engine>;
         let bus = Arc::clone(&recorder) as Arc<dyn Bus>;
-        (Partition::new(memory, engine, synic, bus), recorder)
+        let processors = Arc::new(Processors::new(2));
+        (Partition::new(memory, engine, synic, bus, processors), recorder)
     }
 
     const POST_MESSAGE: u64 = 0x5c;
     const FAST: u64 = 1 << 16;
+
+    fn call(partition: &Partition, vp: u32, control: u64, input: u64, output: u64) -> u64 {
+        let registers = Registers { control: Control(control), input, output };
+        partition.hypercall(vp, &registers, || [0; 12])
+    }
 
     fn write_message(partition: &Partition, address: u64, payload_len: u32) {
         for (index, value) in (0..).zip([4, 0, 1, payload_len]) {
@@ -251,39 +313,50 @@ mod tests {
     fn a_message_reaches_the_bus() {
         let (partition, recorder) = partition();
         write_message(&partition, 0x2000, 240);
-        assert_eq!(partition.hypercall(1, POST_MESSAGE, 0x2000), 0);
-        // The last place in a page where the input fits.
-        write_message(&partition, 0x2f00, 8);
-        assert_eq!(partition.hypercall(0, POST_MESSAGE, 0x2f00), 0);
-        assert_eq!(*lock(&recorder.posted), [(1, 4, 240), (0, 4, 8)]);
+        assert_eq!(call(&partition, 1, POST_MESSAGE, 0x2000, 0), 0);
+        write_message(&partition, 0x2000, 241);
+        assert_eq!(call(&partition, 1, POST_MESSAGE, 0x2000, 0), 5, "payload too long");
+        assert_eq!(*lock(&recorder.posted), [(1, 4, 240)]);
     }
 
     #[test]
-    fn bad_input_gets_the_status_of_the_tlfs_and_no_further() {
+    fn a_signal_is_the_engines() {
+        let (partition, _) = partition();
+        assert_eq!(call(&partition, 0, 0x5d | FAST, 7, 0), 0);
+        assert_eq!(call(&partition, 0, 0x5d | FAST, 77, 0), 0x12, "not connected");
+        assert_eq!(partition.signal(7), Status::SUCCESS);
+        assert_eq!(call(&partition, 0, 0x8001, 0, 0), 2, "no such call");
+    }
+
+    #[test]
+    fn interrupts_go_to_vps_that_exist() {
         let (partition, recorder) = partition();
-        write_message(&partition, 0x2000, 241);
-        assert_eq!(partition.hypercall(0, POST_MESSAGE, 0x2000), 5, "payload too long");
-        assert_eq!(partition.hypercall(0, POST_MESSAGE, 0x2004), 4, "not aligned");
-        assert_eq!(partition.hypercall(0, POST_MESSAGE, 0x2f08), 4, "crosses a page");
-        assert_eq!(partition.hypercall(0, POST_MESSAGE, RAM as u64), 5, "no RAM");
-        assert_eq!(partition.hypercall(0, POST_MESSAGE, !0xfff), 5, "no RAM");
-        assert_eq!(partition.hypercall(0, POST_MESSAGE | FAST, 0x2000), 3, "never fast");
-        assert_eq!(partition.hypercall(0, POST_MESSAGE | 1 << 32, 0x2000), 3, "no rep call");
-        assert_eq!(partition.hypercall(0, 0x5d | FAST, 77), 0x12, "not connected");
-        assert_eq!(partition.hypercall(0, 0x8001, 0), 2, "no such call");
-        assert!(lock(&recorder.posted).is_empty());
+        assert_eq!(call(&partition, 0, 0xb | FAST, 0xf3, 0b110), 0);
+        assert_eq!(*lock(&recorder.interrupts), [(1, 0xf3)]);
+    }
+
+    /// The result of a rep call says that all of it is done.
+    #[test]
+    fn a_flush_leaves_a_mark_on_each_vp() {
+        let (partition, _) = partition();
+        partition.memory.write_slice(&[0; 32], GuestAddress(0x2000)).unwrap();
+        partition.memory.write_obj(0b10_u64, GuestAddress(0x2010)).unwrap();
+        assert_eq!(call(&partition, 0, 3 | 1 << 32, 0x2000, 0), 1 << 32);
+        assert!(!partition.processors.enter(0));
+        assert!(partition.processors.enter(1));
     }
 
     #[test]
     fn flags_that_waited_for_a_page_raise_their_sint() {
         let (partition, recorder) = partition();
         partition.synic.set_flag(1, 2, 9);
-        let registers = SynicRegisters { control: 1, message_page: 0x3001, event_page: 0x4001 };
-        partition.synic_written(1, registers);
+        assert_eq!(partition.write_msr(1, 0x4000_0080, 1), Ok(Rest::EndOfMessage));
         assert_eq!(*lock(&recorder.raised), [(1, 2)]);
         assert_eq!(*lock(&recorder.freed), [1]);
-        partition.end_of_message(0);
+        assert_eq!(partition.write_msr(0, 0x4000_0084, 0), Ok(Rest::EndOfMessage));
         assert_eq!(*lock(&recorder.freed), [1, 0]);
+        let eoi = Rest::Apic(ApicWrite::EndOfInterrupt);
+        assert_eq!(partition.write_msr(0, 0x4000_0070, 0), Ok(eoi));
     }
 
     #[test]
@@ -291,9 +364,12 @@ mod tests {
         let (partition, _) = partition();
         partition.memory.write_slice(b"<0>Oops\n", GuestAddress(0x5000)).unwrap();
         let crash = |address: u64, len: u64| {
-            partition.write_crash_msr(0x4000_0103, address);
-            partition.write_crash_msr(0x4000_0104, len);
-            partition.write_crash_msr(0x4000_0105, 3 << 62).unwrap()
+            partition.write_msr(0, 0x4000_0103, address).unwrap();
+            partition.write_msr(0, 0x4000_0104, len).unwrap();
+            match partition.write_msr(0, 0x4000_0105, 3 << 62) {
+                Ok(Rest::LastWords(words)) => words,
+                other => panic!("{other:?}"),
+            }
         };
         assert_eq!(crash(0x5000, 8).text.unwrap(), "<0>Oops\n");
         assert_eq!(crash(0x5000, 8).words, [0, 0, 0, 0x5000, 8]);
@@ -305,7 +381,7 @@ mod tests {
     #[test]
     fn a_guest_that_never_stops_dying_is_heard_a_few_times() {
         let (partition, _) = partition();
-        let heard = (0..1000).filter_map(|_| partition.write_crash_msr(0x4000_0105, 1 << 63));
-        assert_eq!(heard.count(), MAX_REPORTS as usize);
+        let report = |_: &i32| partition.write_msr(0, 0x4000_0105, 1 << 63) != Ok(Rest::Nothing);
+        assert_eq!((0..1000).filter(report).count(), MAX_REPORTS as usize);
     }
 }

@@ -19,7 +19,7 @@ use crate::control::server::{ControlError, Server};
 use crate::disks::{DiskError, Disks};
 use crate::event_loop::{self, End, Life, LoopError};
 use crate::integration::Integration;
-use crate::kvm::{Counters, Host, OpenError};
+use crate::kvm::{Choice, Counters, Host, OpenError};
 use crate::signals;
 use crate::spec::{OnReset, SpecError, VmSpec};
 use crate::vcpu::Mailbox;
@@ -115,9 +115,11 @@ pub fn run(spec: &VmSpec, kvm: &Path, stats: Option<&Path>) -> Result<Verdict, R
     let mut files = BootFiles::open(spec)?;
     let disks = Disks::open(&spec.disks)?;
     let loaded = Loaded::new(spec, &mut files)?;
-    let host = Host::open_whole(kvm)?;
+    let host = Host::open(kvm)?;
+    let Choice { kind, reason } = host.choose(spec.hyperv)?;
+    info!("Hyper-V by {kind}, because {reason}");
     // Before the console: a machine that cannot start creates and changes nothing.
-    let mut board = Board::build(&host, spec, loaded)?;
+    let mut board = Board::build(&host, spec, kind, loaded)?;
     let mut session = Session::open(spec)?;
     loop {
         match session.live(board, spec, &disks)? {
@@ -128,7 +130,7 @@ pub fn run(spec: &VmSpec, kvm: &Path, stats: Option<&Path>) -> Result<Verdict, R
                 return session.verdict(end);
             }
         }
-        board = Board::build(&host, spec, Loaded::new(spec, &mut files)?)?;
+        board = Board::build(&host, spec, kind, Loaded::new(spec, &mut files)?)?;
     }
 }
 

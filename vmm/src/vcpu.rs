@@ -6,18 +6,23 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Once};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread;
 
-use busway_hyperv::msr;
-use log::{trace, warn};
+use busway_hyperv::hypercall::{self, XmmHalves};
+use busway_hyperv::hypercall_page::{PortCall, signal_answer};
+use busway_hyperv::registers::Value;
+use busway_wire::hypercall::Control;
+use log::trace;
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::devices::ports::{Ports, Request};
-use crate::kvm::{Counters, Exit, Registers, Vcpu};
+use crate::kvm::{
+    CallAnswer, CallMode, Counters, Exit, KvmError, MsrRead, MsrWrite, Registers, Vcpu,
+};
 use crate::limited;
-use crate::partition::{LastWords, Partition};
+use crate::partition::{LastWords, Partition, Rest};
+use crate::processors::Processors;
 
 /// What a vCPU tells the machine.
 #[derive(Debug)]
@@ -82,6 +87,8 @@ pub struct Machine {
     pub ports: Ports,
     /// The hypervisor.
     pub partition: Partition,
+    /// Its vCPUs' threads.
+    pub processors: Arc<Processors>,
 }
 
 /// A vCPU that has run for the last time.
@@ -96,7 +103,7 @@ pub struct Stopped {
 /// vCPUs that run.
 pub struct Running {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Stopped>>,
+    processors: Arc<Processors>,
 }
 
 impl Running {
@@ -104,39 +111,25 @@ impl Running {
     pub fn start(machine: &Arc<Machine>, vcpus: Vec<Vcpu>, mailbox: &Mailbox) -> io::Result<Self> {
         install_kick_handler()?;
         let stop = Arc::new(AtomicBool::new(false));
-        let mut running = Self { stop: Arc::clone(&stop), threads: Vec::new() };
+        let processors = Arc::clone(&machine.processors);
+        let running = Self { stop: Arc::clone(&stop), processors };
         for vcpu in vcpus {
             let runner = Runner {
                 machine: Arc::clone(machine),
                 mailbox: mailbox.try_clone()?,
                 stop: Arc::clone(&stop),
             };
-            let name = format!("vcpu{}", vcpu.index());
-            let thread = thread::Builder::new().name(name).spawn(move || runner.run(vcpu))?;
-            running.threads.push(thread);
+            let vp = vcpu.index();
+            let thread = thread::Builder::new().name(format!("vcpu{vp}"));
+            running.processors.add(vp, thread.spawn(move || runner.run(vcpu))?);
         }
         Ok(running)
     }
-}
 
-impl Running {
     /// Stops the vCPUs and waits for them; returns them in their order.
     pub fn stop(&mut self) -> Vec<Stopped> {
         self.stop.store(true, Ordering::SeqCst);
-        let mut stopped = Vec::new();
-        for thread in self.threads.drain(..) {
-            // A kick that arrives just before the vCPU enters the guest does nothing, so it is
-            // repeated.
-            while !thread.is_finished() {
-                let _ = thread.kill(SIGRTMIN());
-                thread::sleep(Duration::from_millis(1));
-            }
-            stopped.push(thread.join().unwrap_or_else(|_| {
-                warn!("a vCPU thread has panicked");
-                Stopped::default()
-            }));
-        }
-        stopped
+        self.processors.join()
     }
 }
 
@@ -158,8 +151,9 @@ fn install_kick_handler() -> io::Result<()> {
 /// What is left to do when an exit has been handled: it needs the vCPU, or ends it.
 enum After {
     Request(Request),
-    LastWords(LastWords),
-    EndOfMessage,
+    Rest(Rest),
+    ReadTaskPriority,
+    PortCall(PortCall),
     Crashed(&'static str),
     Broken(String),
 }
@@ -174,25 +168,34 @@ struct Runner {
 impl Runner {
     fn run(&self, mut vcpu: Vcpu) -> Stopped {
         let vp = vcpu.index();
+        let processors = &self.machine.processors;
         while !self.stop.load(Ordering::SeqCst) {
-            if let Some(after) = vcpu.run(|exit| self.handle(vp, exit))
-                && !self.finish(&vcpu, after)
+            if processors.enter(vp)
+                && let Err(error) = vcpu.flush_tlb()
+            {
+                self.finish(&mut vcpu, After::Broken(broken(&error)));
+                break;
+            }
+            let after = vcpu.run(|exit| {
+                processors.leave(vp);
+                self.handle(vp, exit)
+            });
+            if let Some(after) = after
+                && !self.finish(&mut vcpu, after)
             {
                 break;
             }
         }
+        // Nobody waits for a processor that does not run any more.
+        processors.leave(vp);
         Stopped { registers: vcpu.registers().ok(), counters: vcpu.counters() }
     }
 
     fn handle(&self, vp: u32, exit: Exit<'_>) -> Option<After> {
-        let Machine { ports, partition } = &*self.machine;
+        let Machine { ports, partition, .. } = &*self.machine;
         match exit {
             Exit::PortIn(port, data) => ports.read(port, data),
-            Exit::PortOut(port, data) => {
-                if let Some(request) = ports.write(port, data) {
-                    return Some(After::Request(request));
-                }
-            }
+            Exit::PortOut(port, data) => return ports.write(port, data).map(After::Request),
             Exit::MmioRead(address, data) => {
                 limited!(
                     Debug,
@@ -208,23 +211,17 @@ impl Runner {
                     data.len()
                 );
             }
-            Exit::MsrRead(msr::EOM, value) => *value = 0,
-            Exit::MsrRead(msr, value) => *value = partition.read_crash_msr(msr),
-            Exit::MsrWrite(msr::EOM, _) => {
-                partition.end_of_message(vp);
-                return Some(After::EndOfMessage);
-            }
-            Exit::MsrWrite(msr, value) => {
-                if let Some(words) = partition.write_crash_msr(msr, value) {
-                    return Some(After::LastWords(words));
-                }
-            }
+            Exit::MsrRead(read) => return self.read_msr(vp, read),
+            Exit::MsrWrite(write) => return self.write_msr(vp, write),
+            Exit::PortCall(call) => return Some(After::PortCall(call)),
             Exit::Synic(registers) => {
                 trace!("VP {vp}: {registers:x?}");
                 partition.synic_written(vp, registers);
             }
-            Exit::Hypercall { control, input, result, .. } => {
-                *result = partition.hypercall(vp, control, input);
+            Exit::Hypercall { control, input, output, result } => {
+                let registers = hypercall::Registers { control: Control(control), input, output };
+                // KVM keeps the calls that have input there to itself.
+                *result = partition.hypercall(vp, &registers, XmmHalves::default);
             }
             Exit::Reset => return Some(After::Request(Request::Reset)),
             Exit::TripleFault => return Some(After::Crashed("triple fault")),
@@ -237,27 +234,102 @@ impl Runner {
         None
     }
 
+    fn read_msr(&self, vp: u32, read: MsrRead<'_>) -> Option<After> {
+        let msr = read.msr;
+        match self.machine.partition.read_msr(vp, msr) {
+            Ok(Value::Is(value)) => read.answer(Ok(value)),
+            Ok(Value::TaskPriority) => return Some(After::ReadTaskPriority),
+            Err(fault) => {
+                limited!(Debug, "VP {vp}: read of MSR {msr:#x}: {fault}");
+                read.answer(Err(fault));
+            }
+        }
+        None
+    }
+
+    fn write_msr(&self, vp: u32, write: MsrWrite<'_>) -> Option<After> {
+        let (msr, value) = (write.msr, write.value);
+        trace!("VP {vp}: MSR {msr:#x} becomes {value:#x}");
+        match self.machine.partition.write_msr(vp, msr, value) {
+            Ok(Rest::Nothing) => None,
+            Ok(rest) => Some(After::Rest(rest)),
+            Err(fault) => {
+                limited!(Debug, "VP {vp}: write of {value:#x} to MSR {msr:#x}: {fault}");
+                write.refuse();
+                None
+            }
+        }
+    }
+
     /// Does that; false if the vCPU has run for the last time.
-    fn finish(&self, vcpu: &Vcpu, after: After) -> bool {
+    fn finish(&self, vcpu: &mut Vcpu, after: After) -> bool {
         let vp = vcpu.index();
-        let registers = || vcpu.registers().ok();
+        let registers = |vcpu: &Vcpu| vcpu.registers().ok();
         let event = match after {
-            After::EndOfMessage => {
-                if let Err(error) = self.machine.partition.engine().end_of_message(vcpu) {
-                    limited!(Warn, "VP {vp}: EOM cannot be passed on: {error}");
+            After::Rest(Rest::LastWords(words)) => {
+                self.mailbox.send(Event::Panic { vp, words, registers: registers(vcpu) });
+                return true;
+            }
+            After::Rest(Rest::Reset) | After::Request(Request::Reset) => Event::Reset,
+            After::Rest(rest) => {
+                self.rest(vcpu, &rest);
+                return true;
+            }
+            After::ReadTaskPriority => {
+                if let Err(error) = vcpu.answer_task_priority() {
+                    limited!(Warn, "VP {vp}: its task priority cannot be read: {error}");
                 }
                 return true;
             }
-            After::LastWords(words) => {
-                self.mailbox.send(Event::Panic { vp, words, registers: registers() });
-                return true;
-            }
+            After::PortCall(call) => match self.call(vcpu, call) {
+                Ok(()) => return true,
+                Err(error) => Event::Broken { vp, reason: broken(&error) },
+            },
             After::Request(Request::PowerOff) => Event::PowerOff,
-            After::Request(Request::Reset) => Event::Reset,
-            After::Crashed(how) => Event::Crashed { vp, how, registers: registers() },
+            After::Crashed(how) => Event::Crashed { vp, how, registers: registers(vcpu) },
             After::Broken(reason) => Event::Broken { vp, reason },
         };
         self.mailbox.send(event);
         false
     }
+
+    /// What a write to an MSR wants of its vCPU, which it survives.
+    fn rest(&self, vcpu: &Vcpu, rest: &Rest) {
+        let done = match *rest {
+            Rest::EndOfMessage => self.machine.partition.engine().end_of_message(vcpu),
+            Rest::Apic(write) => vcpu.write_apic(write),
+            Rest::Nothing | Rest::Reset | Rest::LastWords(_) => Ok(()),
+        };
+        if let Err(error) = done {
+            limited!(Warn, "VP {}: {rest:?} cannot be passed on: {error}", vcpu.index());
+        }
+    }
+
+    /// A hypercall by busway's own page.
+    fn call(&self, vcpu: &Vcpu, call: PortCall) -> Result<(), KvmError> {
+        let mode = match call {
+            PortCall::Signal(connection) => {
+                let status = self.machine.partition.signal(connection);
+                return vcpu.answer(CallAnswer::Signal(signal_answer(connection, status.0)));
+            }
+            PortCall::Call64 => CallMode::Bits64,
+            PortCall::Call32 => CallMode::Bits32,
+        };
+        let registers = vcpu.call_registers(mode)?;
+        let mut failed = None;
+        let xmm = || {
+            vcpu.xmm().unwrap_or_else(|error| {
+                failed = Some(error);
+                XmmHalves::default()
+            })
+        };
+        let result = self.machine.partition.hypercall(vcpu.index(), &registers, xmm);
+        failed.map_or(Ok(()), Err)?;
+        vcpu.answer(CallAnswer::Result(mode, result))
+    }
+}
+
+/// KVM's words.
+fn broken(error: &KvmError) -> String {
+    format!("{error}: {}", error.source)
 }

@@ -13,10 +13,12 @@ use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use vmm_sys_util::errno::Error as Errno;
 
 /// Where a vCPU is among its kind.
-#[derive(Clone, Copy)]
-struct Place {
-    index: u32,
-    count: u32,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Its number, which is its APIC id.
+    pub(super) index: u32,
+    /// How many there are.
+    pub(super) count: u32,
 }
 
 impl Place {
@@ -26,14 +28,12 @@ impl Place {
     }
 }
 
-/// The CPUID of vCPU `index` of `count`.
+/// The CPUID of the vCPU at `place`.
 pub(super) fn for_vcpu(
     supported: &[kvm_cpuid_entry2],
-    index: u32,
-    count: u32,
+    place: Place,
     hypervisor: &[Leaf],
 ) -> Result<CpuId, Errno> {
-    let place = Place { index, count };
     let mut entries: Vec<_> = supported
         .iter()
         .filter(|entry| !matches!(entry.function, 0x4000_0000..=0x4fff_ffff | 0xb | 0x1f))
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn no_leaf_of_kvms_is_left() {
         let hypervisor = [Leaf { function: 0x4000_0000, ebx: 0x7263_694d, ..Leaf::default() }];
-        let cpuid = for_vcpu(&supported(), 0, 1, &hypervisor).unwrap();
+        let cpuid = for_vcpu(&supported(), Place { index: 0, count: 1 }, &hypervisor).unwrap();
         assert_eq!(find(&cpuid, 0x4000_0000, 0).ebx, 0x7263_694d);
         assert!(cpuid.as_slice().iter().all(|entry| entry.function != 0x4000_0001));
         assert_ne!(find(&cpuid, 1, 0).ecx & 1 << 31, 0, "a hypervisor is present");
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn each_vcpu_is_a_core_of_one_socket() {
-        let cpuid = for_vcpu(&supported(), 5, 6, &[]).unwrap();
+        let cpuid = for_vcpu(&supported(), Place { index: 5, count: 6 }, &[]).unwrap();
         assert_eq!(find(&cpuid, 1, 0).ebx, 0x0506_0800);
         let core_level = find(&cpuid, 0xb, 1);
         assert_eq!((core_level.eax, core_level.ebx, core_level.edx), (3, 6, 5));
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_lone_vcpu_is_no_multiprocessor() {
-        let cpuid = for_vcpu(&supported(), 0, 1, &[]).unwrap();
+        let cpuid = for_vcpu(&supported(), Place { index: 0, count: 1 }, &[]).unwrap();
         assert_eq!(find(&cpuid, 1, 0).edx & 1 << 28, 0);
         assert_eq!(find(&cpuid, 0xb, 1).eax, 0);
     }

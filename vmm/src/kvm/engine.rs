@@ -13,60 +13,51 @@
 //! those that nobody connected, end in user space.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use busway_hyperv::cpuid::{Features, Hints, Interface, Leaf, WANTED};
+use busway_hyperv::crash::CrashRegisters;
 use busway_hyperv::msr;
+use busway_hyperv::registers::{Effect, GeneralProtection, Value};
 use busway_integration::Reading;
+use busway_wire::hypercall::Status;
 use busway_wire::ic::time_sync;
 use busway_wire::synic::{SINT_COUNT, VMBUS_SINT};
 use kvm_bindings::{KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2, KVM_CLOCK_REALTIME};
 use kvm_ioctls::VmFd;
 use log::warn;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
-use super::{During, Host, KvmError, Vcpu, Vm, ioctl};
+use super::{During, Host, KvmError, Vcpu, Vm, interrupts, ioctl};
 use crate::engine::Engine;
-
-/// The highest number of VPs that CPUID may announce.
-pub(super) const MAX_VPS: u32 = 64;
+use crate::lock;
 
 /// Hyper-V by KVM, for one [`Vm`].
 pub struct KvmEngine {
     vm: Arc<VmFd>,
     interface: Interface,
-    enforces_cpuid: bool,
     /// For each VP, the irqfd of the SINT that carries all of VMBus.
     vmbus_sint: Vec<EventFd>,
-}
-
-/// The interrupt line that KVM routes to `sint` of `vp`.
-pub(super) fn sint_gsi(vp: u32, sint: u8) -> u32 {
-    const FIRST: u32 = 24;
-    FIRST + vp * SINT_COUNT as u32 + u32::from(sint)
+    crash: Mutex<CrashRegisters>,
 }
 
 impl KvmEngine {
-    /// Hyper-V for the first `vps` processors of `vm`, which need not exist yet.
-    pub fn new(host: &Host, vm: &Vm, vps: u32) -> Result<Self, KvmError> {
-        let mut interface = host.hyperv_interface()?;
-        if apic_is_virtualized() {
-            // The CPU ends interrupts by itself; Hyper-V's way would leave the guest each time.
-            interface.hints -= Hints::APIC_ACCESS;
-        }
-        let vmbus_sint = (0..vps)
-            .map(|vp| {
-                let irqfd = EventFd::new(EFD_NONBLOCK)
-                    .map_err(|e| vmm_sys_util::errno::Error::new(e.raw_os_error().unwrap_or(0)))
-                    .during("make an eventfd")?;
-                let gsi = sint_gsi(vp, VMBUS_SINT);
-                vm.fd().register_irqfd(&irqfd, gsi).during("connect an irqfd to a SINT")?;
-                Ok(irqfd)
-            })
-            .collect::<Result<_, _>>()?;
+    /// Hyper-V for `vcpus` of `vm`, which have not run.
+    pub fn new(host: &Host, vm: &Vm, vcpus: &[Vcpu]) -> Result<Self, KvmError> {
         let enforces_cpuid = host.can(KVM_CAP_HYPERV_ENFORCE_CPUID);
-        Ok(Self { vm: Arc::clone(vm.fd()), interface, enforces_cpuid, vmbus_sint })
+        for vcpu in vcpus {
+            vcpu.enable(KVM_CAP_HYPERV_SYNIC2, 0).during("switch Hyper-V on")?;
+            if enforces_cpuid {
+                vcpu.enable(KVM_CAP_HYPERV_ENFORCE_CPUID, 1).during("switch Hyper-V on")?;
+            }
+        }
+        Ok(Self {
+            vm: Arc::clone(vm.fd()),
+            interface: Self::offered(host)?,
+            vmbus_sint: interrupts::vmbus_sints(vm, vcpus.len())?,
+            crash: Mutex::default(),
+        })
     }
 
     /// What this KVM and busway together offer, of what guests want.
@@ -75,6 +66,16 @@ impl KvmEngine {
         // Busway answers for these MSRs itself.
         supported.features |= Features::CRASH;
         WANTED.intersection(supported)
+    }
+
+    /// What its guests are offered on `host`.
+    pub(super) fn offered(host: &Host) -> Result<Interface, KvmError> {
+        let mut interface = host.hyperv_interface()?;
+        if apic_is_virtualized() {
+            // The CPU ends interrupts by itself; Hyper-V's way would leave the guest each time.
+            interface.hints -= Hints::APIC_ACCESS;
+        }
+        Ok(interface)
     }
 }
 
@@ -86,29 +87,44 @@ fn apic_is_virtualized() -> bool {
 }
 
 impl Engine for KvmEngine {
-    fn cpuid(&self) -> Vec<Leaf> {
-        self.interface.leaves(MAX_VPS)
+    fn interface(&self) -> Interface {
+        self.interface
     }
 
-    fn prepare(&self, vcpu: &Vcpu) -> io::Result<()> {
-        vcpu.enable(KVM_CAP_HYPERV_SYNIC2, 0)?;
-        if self.enforces_cpuid {
-            vcpu.enable(KVM_CAP_HYPERV_ENFORCE_CPUID, 1)?;
+    fn read_msr(&self, _vp: u32, msr: u32) -> Result<Value, GeneralProtection> {
+        match msr {
+            msr::EOM => Ok(Value::Is(0)),
+            _ => lock(&self.crash).read(msr).map(Value::Is).ok_or(GeneralProtection),
         }
-        Ok(())
+    }
+
+    fn write_msr(&self, _vp: u32, msr: u32, value: u64) -> Result<Effect, GeneralProtection> {
+        if msr == msr::EOM {
+            return Ok(Effect::EndOfMessage);
+        }
+        Ok(lock(&self.crash).write(msr, value).map_or(Effect::None, Effect::Crash))
+    }
+
+    fn end_of_message(&self, vcpu: &Vcpu) -> io::Result<()> {
+        vcpu.set_msrs(&[(msr::EOM, 0)])
     }
 
     fn raise(&self, vp: u32, sint: u8) {
         let raised = match self.vmbus_sint.get(vp as usize) {
             Some(irqfd) if sint == VMBUS_SINT => irqfd.write(1),
             Some(_) if usize::from(sint) < SINT_COUNT => {
-                self.vm.set_irq_line(sint_gsi(vp, sint), true).map_err(io::Error::from)
+                let line = interrupts::sint_gsi(vp, sint);
+                self.vm.set_irq_line(line, true).map_err(io::Error::from)
             }
             _ => return,
         };
         if let Err(error) = raised {
             warn!("SINT{sint} of VP {vp} could not be raised: {error}");
         }
+    }
+
+    fn interrupt(&self, vp: u32, vector: u8) {
+        interrupts::send(&self.vm, interrupts::Msi::fixed(vp, vector));
     }
 
     fn connect(&self, connection: u32, event: &EventFd) -> io::Result<()> {
@@ -119,8 +135,9 @@ impl Engine for KvmEngine {
         Ok(ioctl::hyperv_eventfd(&self.vm, connection, None)?)
     }
 
-    fn end_of_message(&self, vcpu: &Vcpu) -> io::Result<()> {
-        vcpu.set_msrs(&[(msr::EOM, 0)])
+    /// KVM signals what is connected; what comes here is not.
+    fn signal(&self, _connection: u32) -> Status {
+        Status::INVALID_CONNECTION_ID
     }
 
     fn time(&self) -> io::Result<Reading> {

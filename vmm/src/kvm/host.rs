@@ -9,15 +9,18 @@ use std::path::{Path, PathBuf};
 
 use busway_hyperv::cpuid::{Interface, Leaf, NEEDED};
 use kvm_bindings::{
-    KVM_API_VERSION, KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_EVENTFD, KVM_CAP_HYPERV_SYNIC2,
-    KVM_CAP_IRQ_ROUTING, KVM_CAP_IRQCHIP, KVM_CAP_IRQFD, KVM_CAP_PIT2, KVM_CAP_SYS_HYPERV_CPUID,
-    KVM_CAP_USER_MEMORY, KVM_CAP_X86_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR, KVM_MAX_CPUID_ENTRIES,
-    kvm_cpuid_entry2,
+    KVM_API_VERSION, KVM_CAP_GET_TSC_KHZ, KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_EVENTFD,
+    KVM_CAP_HYPERV_SYNIC2, KVM_CAP_IOEVENTFD, KVM_CAP_IRQ_ROUTING, KVM_CAP_IRQCHIP, KVM_CAP_IRQFD,
+    KVM_CAP_PIT2, KVM_CAP_SIGNAL_MSI, KVM_CAP_SYS_HYPERV_CPUID, KVM_CAP_USER_MEMORY,
+    KVM_CAP_X86_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
 };
 use kvm_ioctls::Kvm;
 
 use super::engine::KvmEngine;
+use super::userspace::UserspaceEngine;
 use super::{During, KvmError, ioctl};
+use crate::engine::EngineKind;
+use crate::spec::HypervSpec;
 
 /// The host's KVM.
 pub struct Host {
@@ -67,67 +70,120 @@ pub struct Support {
     pub name: String,
     /// What busway does with it, as what follows "can".
     pub purpose: &'static str,
-    /// No guest can run without it.
-    pub needed: bool,
+    /// Who cannot do without it.
+    pub need: Need,
     /// It is there.
     pub present: bool,
     /// What to do if it is not.
     pub remedy: Option<&'static str>,
 }
 
-const NEWER_KERNEL: &str = "use a host kernel of 5.11 or later";
+/// Who cannot do without something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Any guest.
+    Every,
+    /// Guests of one engine.
+    Engine(EngineKind),
+    /// Nobody.
+    Nobody,
+}
+
+impl Need {
+    /// Whether guests of `kind` need it.
+    pub fn is_for(self, kind: EngineKind) -> bool {
+        match self {
+            Self::Every => true,
+            Self::Engine(engine) => engine == kind,
+            Self::Nobody => false,
+        }
+    }
+}
+
+/// The engine that guests get, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Which.
+    pub kind: EngineKind,
+    /// Why, as what follows "because".
+    pub reason: String,
+}
+
+const NEWER_KERNEL: &str = "use a host kernel of 5.16 or later";
 const WITH_HYPERV: &str = "use a host kernel with CONFIG_KVM_HYPERV=y (part of every distribution's \
      kernel) and hardware virtualization, or the emulated host of `cargo xtask lab`";
 
-/// Capabilities: number, name, purpose, remedy. Guests cannot run without those that have one.
-const CAPABILITIES: [(u32, &str, &str, Option<&str>); 11] = [
-    (KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY", "use our memory", Some(NEWER_KERNEL)),
+const KVM_ONLY: Need = Need::Engine(EngineKind::Kvm);
+const USERSPACE_ONLY: Need = Need::Engine(EngineKind::Userspace);
+
+/// Capabilities: number, name, purpose, who needs it.
+const CAPABILITIES: [(u32, &str, &str, Need); 14] = [
+    (KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY", "use our memory", Need::Every),
     (
         KVM_CAP_IRQCHIP,
         "KVM_CAP_IRQCHIP",
         "emulate interrupt controllers in the kernel",
-        Some(NEWER_KERNEL),
+        Need::Every,
     ),
-    (KVM_CAP_PIT2, "KVM_CAP_PIT2", "emulate the PC's timer", Some(NEWER_KERNEL)),
-    (KVM_CAP_IRQFD, "KVM_CAP_IRQFD", "take interrupts from eventfds", Some(NEWER_KERNEL)),
-    (KVM_CAP_IRQ_ROUTING, "KVM_CAP_IRQ_ROUTING", "route interrupts", Some(NEWER_KERNEL)),
+    (KVM_CAP_PIT2, "KVM_CAP_PIT2", "emulate the PC's timer", Need::Every),
+    (KVM_CAP_IRQFD, "KVM_CAP_IRQFD", "take interrupts from eventfds", Need::Every),
+    (KVM_CAP_IRQ_ROUTING, "KVM_CAP_IRQ_ROUTING", "route interrupts", Need::Every),
+    (KVM_CAP_SIGNAL_MSI, "KVM_CAP_SIGNAL_MSI", "send an interrupt to a processor", Need::Every),
     (
         KVM_CAP_X86_USER_SPACE_MSR,
         "KVM_CAP_X86_USER_SPACE_MSR",
         "let busway answer for MSRs",
-        Some(NEWER_KERNEL),
+        Need::Every,
     ),
-    (
-        KVM_CAP_X86_MSR_FILTER,
-        "KVM_CAP_X86_MSR_FILTER",
-        "let busway choose which MSRs",
-        Some(NEWER_KERNEL),
-    ),
+    (KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER", "let busway choose which MSRs", Need::Every),
     (
         KVM_CAP_HYPERV_SYNIC2,
         "KVM_CAP_HYPERV_SYNIC2",
         "emulate Hyper-V's interrupt controller",
-        Some(WITH_HYPERV),
+        KVM_ONLY,
     ),
     (
         KVM_CAP_HYPERV_EVENTFD,
         "KVM_CAP_HYPERV_EVENTFD",
         "turn a guest's signals into eventfds",
-        Some(WITH_HYPERV),
+        KVM_ONLY,
     ),
     (
         KVM_CAP_SYS_HYPERV_CPUID,
         "KVM_CAP_SYS_HYPERV_CPUID",
         "say what it knows of Hyper-V",
-        Some(WITH_HYPERV),
+        KVM_ONLY,
     ),
     (
         KVM_CAP_HYPERV_ENFORCE_CPUID,
         "KVM_CAP_HYPERV_ENFORCE_CPUID",
         "hold guests to what CPUID offers them",
-        None,
+        Need::Nobody,
     ),
+    (
+        KVM_CAP_IOEVENTFD,
+        "KVM_CAP_IOEVENTFD",
+        "turn a write to a port into an eventfd",
+        USERSPACE_ONLY,
+    ),
+    (KVM_CAP_GET_TSC_KHZ, "KVM_CAP_GET_TSC_KHZ", "say how fast a TSC is", USERSPACE_ONLY),
 ];
+
+impl Need {
+    fn remedy(self) -> Option<&'static str> {
+        match self {
+            Self::Every | USERSPACE_ONLY => Some(NEWER_KERNEL),
+            KVM_ONLY => Some(WITH_HYPERV),
+            Self::Nobody => None,
+        }
+    }
+}
+
+impl Support {
+    fn lacks(&self, remedy: &'static str) -> OpenError {
+        OpenError::Lacks { purpose: self.purpose, name: self.name.clone(), remedy }
+    }
+}
 
 impl Host {
     /// Opens KVM's device at `path`.
@@ -149,15 +205,33 @@ impl Host {
         Ok(Self { kvm, supported_cpuid })
     }
 
-    /// Opens it and makes sure that nothing is missing.
-    pub fn open_whole(path: &Path) -> Result<Self, OpenError> {
-        let host = Self::open(path)?;
-        match host.support()?.into_iter().find(|support| support.needed && !support.present) {
-            Some(Support { name, purpose, remedy, .. }) => {
-                let remedy = remedy.unwrap_or(NEWER_KERNEL);
-                Err(OpenError::Lacks { purpose, name, remedy })
+    /// The engine for a guest that asks for `wish`, or for whichever will do. KVM's own comes first:
+    /// more of it is in the kernel.
+    pub fn choose(&self, wish: HypervSpec) -> Result<Choice, OpenError> {
+        let support = self.support()?;
+        let lacking = |kind| support.iter().find(|s| !s.present && s.need.is_for(kind));
+        let (kvm, userspace) = (lacking(EngineKind::Kvm), lacking(EngineKind::Userspace));
+        let chosen = |kind, reason: &str| Ok(Choice { kind, reason: reason.to_owned() });
+        match (wish, kvm, userspace) {
+            (HypervSpec::Auto, None, _) => chosen(EngineKind::Kvm, "KVM has all of it"),
+            (HypervSpec::Auto, Some(Support { name, purpose, .. }), None) => {
+                chosen(EngineKind::Userspace, &format!("KVM cannot {purpose} ({name})"))
             }
-            None => Ok(host),
+            (HypervSpec::Kvm, None, _) => chosen(EngineKind::Kvm, "--hyperv says so"),
+            (HypervSpec::Userspace, _, None) => chosen(EngineKind::Userspace, "--hyperv says so"),
+            (HypervSpec::Kvm, Some(missing), None) => {
+                Err(missing.lacks("give --hyperv userspace, which needs nothing of it"))
+            }
+            (HypervSpec::Auto | HypervSpec::Userspace, _, Some(missing))
+            | (HypervSpec::Kvm, Some(missing), _) => Err(missing.lacks(NEWER_KERNEL)),
+        }
+    }
+
+    /// What guests of the engine are offered.
+    pub fn interface(&self, kind: EngineKind) -> Result<Interface, KvmError> {
+        match kind {
+            EngineKind::Kvm => KvmEngine::offered(self),
+            EngineKind::Userspace => Ok(UserspaceEngine::offered()),
         }
     }
 
@@ -165,12 +239,12 @@ impl Host {
     pub fn support(&self) -> Result<Vec<Support>, KvmError> {
         let mut all: Vec<_> = CAPABILITIES
             .iter()
-            .map(|&(number, name, purpose, remedy)| Support {
+            .map(|&(number, name, purpose, need)| Support {
                 name: name.to_owned(),
                 purpose,
-                needed: remedy.is_some(),
+                need,
                 present: self.can(number),
-                remedy,
+                remedy: need.remedy(),
             })
             .collect();
         if self.can(KVM_CAP_SYS_HYPERV_CPUID) {
@@ -180,13 +254,13 @@ impl Host {
     }
 
     fn interface_support(&self, interface: Interface) -> impl Iterator<Item = Support> {
-        let lacks = |purpose, needed, remedy| {
+        let lacks = |purpose, need: Need| {
             move |name: &str| Support {
                 name: name.to_owned(),
                 purpose,
-                needed,
+                need,
                 present: false,
-                remedy,
+                remedy: need.remedy(),
             }
         };
         let needed = interface.missing(NEEDED);
@@ -194,8 +268,8 @@ impl Host {
         let optional: Vec<_> = wanted.into_iter().filter(|name| !needed.contains(name)).collect();
         needed
             .into_iter()
-            .map(lacks("offer what VMBus needs of Hyper-V", true, Some(WITH_HYPERV)))
-            .chain(optional.into_iter().map(lacks("offer all of Hyper-V", false, None)))
+            .map(lacks("offer what VMBus needs of Hyper-V", KVM_ONLY))
+            .chain(optional.into_iter().map(lacks("offer all of Hyper-V", Need::Nobody)))
     }
 
     /// The most vCPUs that KVM advises for a machine.
@@ -226,7 +300,7 @@ impl Host {
         &self.supported_cpuid
     }
 
-    /// What guests of the `kvm` engine are offered.
+    /// What KVM has of what guests want.
     pub(super) fn hyperv_interface(&self) -> Result<Interface, KvmError> {
         let cpuid = ioctl::supported_hv_cpuid(&self.kvm).during("say what it has of Hyper-V")?;
         let leaves: Vec<_> = cpuid

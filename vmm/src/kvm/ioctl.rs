@@ -11,8 +11,9 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use busway_hyperv::synic::SynicRegisters;
 use busway_memory::GuestMemory;
 use kvm_bindings::{
-    CpuId, KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNIC, KVM_HYPERV_EVENTFD_DEASSIGN, KVMIO,
-    kvm_cpuid2, kvm_hyperv_eventfd, kvm_run, kvm_userspace_memory_region,
+    CpuId, KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNIC, KVM_EXIT_X86_RDMSR,
+    KVM_HYPERV_EVENTFD_DEASSIGN, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_cpuid2,
+    kvm_device_attr, kvm_hyperv_eventfd, kvm_run, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
@@ -23,6 +24,7 @@ use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr, ioctl_iowr_nr};
 
 ioctl_iowr_nr!(KVM_GET_SUPPORTED_HV_CPUID, KVMIO, 0xc1, kvm_cpuid2);
 ioctl_io_nr!(KVM_GET_STATS_FD, KVMIO, 0xce);
+ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, KVMIO, 0xe2, kvm_device_attr);
 ioctl_iow_nr!(KVM_HYPERV_EVENTFD, KVMIO, 0xbd, kvm_hyperv_eventfd);
 
 /// More leaves than any KVM has.
@@ -67,6 +69,27 @@ pub(super) fn stats_file(vcpu: &VcpuFd) -> Result<File, errno::Error> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
+/// What the TSC of `vcpu` is ahead of the host's, modulo 2^64.
+pub(super) fn tsc_offset(vcpu: &VcpuFd) -> Result<u64, errno::Error> {
+    let mut offset = 0_u64;
+    let attribute = kvm_device_attr {
+        flags: 0,
+        group: KVM_VCPU_TSC_CTRL,
+        attr: KVM_VCPU_TSC_OFFSET.into(),
+        addr: &raw mut offset as u64,
+    };
+    // SAFETY: KVM reads one `kvm_device_attr` and writes the eight bytes of `offset`, which lives
+    // until then.
+    let result = unsafe { ioctl_with_ref(vcpu, KVM_GET_DEVICE_ATTR(), &attribute) };
+    if result < 0 { Err(errno::Error::last()) } else { Ok(offset) }
+}
+
+/// The host's TSC.
+pub(super) fn host_tsc() -> u64 {
+    // SAFETY: every x86-64 CPU has the instruction, and Linux lets every program use it.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
 /// Gives `memory` to the guest, a slot for each region.
 ///
 /// The caller keeps `memory` for as long as the VM lives.
@@ -89,6 +112,15 @@ pub(super) fn set_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), errno::E
 
 fn host_address(region: &GuestRegionMmap) -> u64 {
     region.as_ptr() as u64
+}
+
+/// What the guest will find in the MSR whose read ended the last run, if that is how it ended.
+pub(super) fn msr_answer(run: &mut kvm_run) -> Option<&mut u64> {
+    if run.exit_reason != KVM_EXIT_X86_RDMSR {
+        return None;
+    }
+    // SAFETY: the exit reason says that KVM filled this arm of the union, of integers.
+    Some(unsafe { &mut run.__bindgen_anon_1.msr.data })
 }
 
 /// A `KVM_EXIT_HYPERV`.

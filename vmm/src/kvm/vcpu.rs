@@ -4,22 +4,34 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use busway_hyperv::cpuid::Leaf;
+use busway_hyperv::hypercall::{self, XmmHalves};
+use busway_hyperv::hypercall_page::PortCall;
+use busway_hyperv::registers::GeneralProtection;
 use busway_hyperv::synic::SynicRegisters;
-use kvm_bindings::{KVM_SYSTEM_EVENT_RESET, Msrs, kvm_enable_cap, kvm_msr_entry, kvm_segment};
-use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
+use busway_wire::hypercall::Control;
+use kvm_bindings::{
+    KVM_SYSTEM_EVENT_RESET, Msrs, kvm_enable_cap, kvm_msr_entry, kvm_regs, kvm_segment,
+};
+use kvm_ioctls::{ReadMsrExit, VcpuExit, VcpuFd, VmFd, WriteMsrExit};
 use vmm_sys_util::errno::Error as Errno;
 
+use super::apic::{self, ApicWrite};
+use super::cpuid::{self, Place};
 use super::ioctl::{self, HypervExit, hyperv_exit};
 use super::stats::{self, Counters};
-use super::{During, Host, KvmError, cpuid};
+use super::{During, Host, KvmError};
 use crate::boot::{Entry, tables};
 
 /// A processor of a [`Vm`](super::Vm).
 pub struct Vcpu {
     fd: VcpuFd,
-    index: u32,
+    vm: Arc<VmFd>,
+    place: Place,
+    /// Writes to the ports of the hypercall page are hypercalls.
+    port_calls: bool,
 }
 
 /// Why a processor stopped running guest code. What a read needs is written into the reference,
@@ -33,10 +45,13 @@ pub enum Exit<'a> {
     MmioRead(u64, &'a mut [u8]),
     /// A write where no memory is.
     MmioWrite(u64, &'a [u8]),
-    /// RDMSR of one of [`MSRS_TO_BUSWAY`](crate::engine::MSRS_TO_BUSWAY).
-    MsrRead(u32, &'a mut u64),
+    /// RDMSR of one of [`EngineKind::msrs`](crate::engine::EngineKind::msrs).
+    MsrRead(MsrRead<'a>),
     /// WRMSR of one of these.
-    MsrWrite(u32, u64),
+    MsrWrite(MsrWrite<'a>),
+    /// A hypercall by busway's own page, which is to be answered
+    /// [before the vCPU runs again](Vcpu::answer).
+    PortCall(PortCall),
     /// The guest wrote a SynIC register; these are all that count.
     Synic(SynicRegisters),
     /// A hypercall for busway.
@@ -62,19 +77,52 @@ pub enum Exit<'a> {
     Broken(String),
 }
 
+/// A read that waits for its answer.
+pub struct MsrRead<'a> {
+    /// Which.
+    pub msr: u32,
+    value: &'a mut u64,
+    fault: &'a mut u8,
+}
+
+impl MsrRead<'_> {
+    /// What the guest finds, or #GP.
+    pub fn answer(self, value: Result<u64, GeneralProtection>) {
+        match value {
+            Ok(value) => *self.value = value,
+            Err(GeneralProtection) => *self.fault = 1,
+        }
+    }
+}
+
+/// A write.
+pub struct MsrWrite<'a> {
+    /// Where.
+    pub msr: u32,
+    /// What.
+    pub value: u64,
+    fault: &'a mut u8,
+}
+
+impl MsrWrite<'_> {
+    /// The guest gets #GP.
+    pub fn refuse(self) {
+        *self.fault = 1;
+    }
+}
+
 impl Vcpu {
     pub(super) fn new(
         host: &Host,
-        vm: &VmFd,
-        index: u32,
-        count: u32,
+        vm: &Arc<VmFd>,
+        place: Place,
         hypervisor: &[Leaf],
     ) -> Result<Self, KvmError> {
-        let fd = vm.create_vcpu(index.into()).during("create a vCPU")?;
-        let cpuid = cpuid::for_vcpu(host.supported_cpuid(), index, count, hypervisor)
+        let fd = vm.create_vcpu(place.index.into()).during("create a vCPU")?;
+        let cpuid = cpuid::for_vcpu(host.supported_cpuid(), place, hypervisor)
             .during("describe a vCPU's CPUID")?;
         fd.set_cpuid2(&cpuid).during("set a vCPU's CPUID")?;
-        let vcpu = Self { fd, index };
+        let vcpu = Self { fd, vm: Arc::clone(vm), place, port_calls: false };
         vcpu.set_msrs(&RESET_MSRS)
             .map_err(|error| Errno::new(error.raw_os_error().unwrap_or(libc::EINVAL)))
             .during("set a vCPU's MSRs")?;
@@ -83,7 +131,22 @@ impl Vcpu {
 
     /// The processor's number: its VP index and its APIC id.
     pub fn index(&self) -> u32 {
-        self.index
+        self.place.index
+    }
+
+    /// From now on, the ports of busway's hypercall page are no ports.
+    pub(super) fn take_port_calls(&mut self) {
+        self.port_calls = true;
+    }
+
+    /// Frequency of its TSC.
+    pub(super) fn tsc_khz(&self) -> Result<u32, KvmError> {
+        self.fd.get_tsc_khz().during("say how fast a vCPU's TSC is")
+    }
+
+    /// What its TSC is ahead of the host's, modulo 2^64.
+    pub(super) fn tsc_offset(&self) -> Result<u64, KvmError> {
+        ioctl::tsc_offset(&self.fd).during("say how a vCPU's TSC follows from the host's")
     }
 
     /// Puts the processor at a kernel's 64-bit entry point, in long mode.
@@ -120,6 +183,10 @@ impl Vcpu {
     pub fn run<T>(&mut self, handle: impl FnOnce(Exit<'_>) -> T) -> T {
         let exit = match self.fd.run() {
             Ok(VcpuExit::Hyperv) => return handle(self.hyperv()),
+            Ok(VcpuExit::IoOut(port, data)) => match PortCall::parse(port, data) {
+                Some(call) if self.port_calls => Exit::PortCall(call),
+                _ => Exit::PortOut(port, data),
+            },
             Ok(exit) => translate(exit),
             Err(error) => match error.errno() {
                 libc::EINTR | libc::EAGAIN => Exit::Interrupted,
@@ -137,6 +204,52 @@ impl Vcpu {
             }
             HypervExit::Unknown(kind) => Exit::Broken(format!("Hyper-V exit of type {kind}")),
         }
+    }
+
+    /// The registers of the call that ended the last run.
+    pub fn call_registers(&self, mode: CallMode) -> Result<hypercall::Registers, KvmError> {
+        let regs = self.fd.get_regs().during("read a vCPU's registers")?;
+        Ok(mode.registers(&regs))
+    }
+
+    /// Halves of XMM0 to XMM5.
+    pub fn xmm(&self) -> Result<XmmHalves, KvmError> {
+        let fpu = self.fd.get_fpu().during("read a vCPU's XMM registers")?;
+        let mut halves = XmmHalves::default();
+        for (half, bytes) in halves.iter_mut().zip(fpu.xmm.as_flattened().chunks_exact(8)) {
+            *half = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        }
+        Ok(halves)
+    }
+
+    /// Puts the result of a call where its caller looks for it.
+    pub fn answer(&self, answer: CallAnswer) -> Result<(), KvmError> {
+        let mut regs = self.fd.get_regs().during("read a vCPU's registers")?;
+        answer.write(&mut regs);
+        self.fd.set_regs(&regs).during("set a vCPU's registers")
+    }
+
+    /// The task priority of its APIC, for the guest whose read of an MSR ended the last run.
+    pub fn answer_task_priority(&mut self) -> io::Result<()> {
+        let priority = apic::task_priority(&self.fd)?;
+        if let Some(answer) = ioctl::msr_answer(self.fd.get_kvm_run()) {
+            *answer = priority.into();
+        }
+        Ok(())
+    }
+
+    /// Writes to its APIC.
+    pub fn write_apic(&self, write: ApicWrite) -> io::Result<()> {
+        apic::write(&self.vm, &self.fd, self.place, write)
+    }
+
+    /// Makes it forget every translation, as KVM does when paging changes.
+    pub fn flush_tlb(&self) -> Result<(), KvmError> {
+        const CR4_PGE: u64 = 1 << 7;
+        let sregs = self.fd.get_sregs().during("read a vCPU's registers")?;
+        let changed = kvm_bindings::kvm_sregs { cr4: sregs.cr4 ^ CR4_PGE, ..sregs };
+        self.fd.set_sregs(&changed).during("set a vCPU's registers")?;
+        self.fd.set_sregs(&sregs).during("set a vCPU's registers")
     }
 
     /// What a report of a crash shows.
@@ -164,10 +277,10 @@ impl Vcpu {
     }
 
     /// Enables a capability of this vCPU.
-    pub(super) fn enable(&self, cap: u32, argument: u64) -> io::Result<()> {
+    pub(super) fn enable(&self, cap: u32, argument: u64) -> Result<(), Errno> {
         let mut enable = kvm_enable_cap { cap, ..Default::default() };
         enable.args[0] = argument;
-        Ok(self.fd.enable_cap(&enable)?)
+        self.fd.enable_cap(&enable)
     }
 
     /// Writes MSRs as the host, past any filter.
@@ -182,6 +295,55 @@ impl Vcpu {
             Ok(())
         } else {
             Err(io::Error::from_raw_os_error(libc::EINVAL))
+        }
+    }
+}
+
+/// Which registers a hypercall is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallMode {
+    /// RCX, RDX, R8; the result in RAX.
+    Bits64,
+    /// EDX:EAX, EBX:ECX, EDI:ESI; the result in EDX:EAX.
+    Bits32,
+}
+
+impl CallMode {
+    fn registers(self, regs: &kvm_regs) -> hypercall::Registers {
+        let pair = |high, low| high << 32 | low & 0xffff_ffff;
+        match self {
+            Self::Bits64 => hypercall::Registers {
+                control: Control(regs.rcx),
+                input: regs.rdx,
+                output: regs.r8,
+            },
+            Self::Bits32 => hypercall::Registers {
+                control: Control(pair(regs.rdx, regs.rax)),
+                input: pair(regs.rbx, regs.rcx),
+                output: pair(regs.rdi, regs.rsi),
+            },
+        }
+    }
+}
+
+/// What a call of busway's page returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallAnswer {
+    /// EAX alone, as the page wants it of a signal.
+    Signal(u32),
+    /// A result word.
+    Result(CallMode, u64),
+}
+
+impl CallAnswer {
+    fn write(self, regs: &mut kvm_regs) {
+        match self {
+            Self::Signal(value) => regs.rax = value.into(),
+            Self::Result(CallMode::Bits64, result) => regs.rax = result,
+            Self::Result(CallMode::Bits32, result) => {
+                regs.rax = result & 0xffff_ffff;
+                regs.rdx = result >> 32;
+            }
         }
     }
 }
@@ -219,11 +381,14 @@ fn flat_segment(selector: u16, kind: u8, long: bool) -> kvm_segment {
 fn translate(exit: VcpuExit<'_>) -> Exit<'_> {
     match exit {
         VcpuExit::IoIn(port, data) => Exit::PortIn(port, data),
-        VcpuExit::IoOut(port, data) => Exit::PortOut(port, data),
         VcpuExit::MmioRead(address, data) => Exit::MmioRead(address, data),
         VcpuExit::MmioWrite(address, data) => Exit::MmioWrite(address, data),
-        VcpuExit::X86Rdmsr(read) => Exit::MsrRead(read.index, read.data),
-        VcpuExit::X86Wrmsr(write) => Exit::MsrWrite(write.index, write.data),
+        VcpuExit::X86Rdmsr(ReadMsrExit { index, data, error, .. }) => {
+            Exit::MsrRead(MsrRead { msr: index, value: data, fault: error })
+        }
+        VcpuExit::X86Wrmsr(WriteMsrExit { index, data, error, .. }) => {
+            Exit::MsrWrite(MsrWrite { msr: index, value: data, fault: error })
+        }
         VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _) => Exit::Reset,
         VcpuExit::Shutdown => Exit::TripleFault,
         VcpuExit::InternalError => Exit::Lost,

@@ -44,6 +44,9 @@ pub struct VmSpec {
     /// RAM.
     #[serde(default = "default_memory")]
     pub memory: Size,
+    /// Who implements Hyper-V.
+    #[serde(default)]
+    pub hyperv: HypervSpec,
     /// Disks, in the order in which the guest finds them.
     #[serde(default)]
     pub disks: Vec<DiskSpec>,
@@ -68,6 +71,19 @@ pub struct VmSpec {
     /// What follows a guest's reset.
     #[serde(default)]
     pub on_reset: OnReset,
+}
+
+/// Who implements Hyper-V.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HypervSpec {
+    /// KVM where it has all of it, else busway.
+    #[default]
+    Auto,
+    /// KVM.
+    Kvm,
+    /// Busway.
+    Userspace,
 }
 
 /// What follows a guest's panic, after it has been reported.
@@ -191,6 +207,7 @@ impl VmSpec {
             cmdline: default_cmdline(),
             cpus: default_cpus(),
             memory: default_memory(),
+            hyperv: HypervSpec::default(),
             disks: Vec::new(),
             serial: SerialSpec::default(),
             integration: IntegrationSpec::default(),
@@ -259,7 +276,7 @@ mod tests {
         let spec: VmSpec = serde_json::from_str(r#"{"kernel": "vmlinuz"}"#).unwrap();
         assert_eq!((spec.cpus, spec.memory), (1, Size(512 << 20)));
         assert_eq!(spec.cmdline, "console=ttyS0 panic=-1");
-        assert_eq!(spec.serial, SerialSpec::Stdio);
+        assert_eq!((spec.serial, spec.hyperv), (SerialSpec::Stdio, HypervSpec::Auto));
         assert_eq!((spec.on_panic, spec.on_reset), (OnPanic::Exit, OnReset::Restart));
     }
 
@@ -267,12 +284,14 @@ mod tests {
     fn what_is_printed_can_be_read() {
         let text = r#"{
             "kernel": "vmlinuz", "initrd": "initrd", "cmdline": "quiet", "cpus": 4,
-            "memory": "2G", "disks": [{"file": "a.img", "readonly": true, "serial": "A1"}],
+            "memory": "2G", "hyperv": "userspace",
+            "disks": [{"file": "a.img", "readonly": true, "serial": "A1"}],
             "serial": "unix=/run/vm.sock", "timeout": 60, "on_panic": "wait", "on_reset": "exit"
         }"#;
         let spec: VmSpec = serde_json::from_str(text).unwrap();
         assert_eq!(spec.memory, Size(2 << 30));
         assert!(spec.disks[0].readonly);
+        assert_eq!(spec.hyperv, HypervSpec::Userspace);
         let printed = serde_json::to_string_pretty(&spec).unwrap();
         assert_eq!(serde_json::from_str::<VmSpec>(&printed).unwrap(), spec);
         assert!(printed.contains(r#""memory": "2G""#));

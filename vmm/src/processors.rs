@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The vCPU threads as others see them: who runs guest code now, and how to interrupt that.
+//!
+//! A guest that flushes the TLBs of other VPs by hypercall goes on when none of them can use an old
+//! translation any more. A VP outside of guest code need not be waited for: it flushes before it
+//! enters. So two VPs that flush each other do not wait for each other.
+//!
+//! The flag that a VP is inside and the wish that it flushes are each written before the other is
+//! read, so that one side always sees the other.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use vmm_sys_util::signal::{Killable, SIGRTMIN};
+
+use crate::lock;
+use crate::vcpu::Stopped;
+
+/// The processors of a machine, by VP index.
+#[derive(Debug)]
+pub struct Processors {
+    vps: Box<[Vp]>,
+}
+
+#[derive(Debug, Default)]
+struct Vp {
+    /// It runs guest code, or is about to.
+    inside: AtomicBool,
+    /// It has to flush before it runs any.
+    flush: AtomicBool,
+    thread: Mutex<Option<JoinHandle<Stopped>>>,
+}
+
+impl Processors {
+    /// `count` processors, none of which has a thread.
+    pub fn new(count: usize) -> Self {
+        Self { vps: (0..count).map(|_| Vp::default()).collect() }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        self.vps.len() as u32
+    }
+
+    /// The thread of `vp`.
+    pub fn add(&self, vp: u32, thread: JoinHandle<Stopped>) {
+        if let Some(vp) = self.vps.get(vp as usize) {
+            *lock(&vp.thread) = Some(thread);
+        }
+    }
+
+    /// `vp` is about to run guest code; true if it has to flush its TLB before it does.
+    pub fn enter(&self, vp: u32) -> bool {
+        let Some(vp) = self.vps.get(vp as usize) else {
+            return false;
+        };
+        vp.inside.store(true, Ordering::SeqCst);
+        vp.flush.swap(false, Ordering::SeqCst)
+    }
+
+    /// `vp` does not run guest code any more.
+    pub fn leave(&self, vp: u32) {
+        if let Some(vp) = self.vps.get(vp as usize) {
+            vp.inside.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Waits until none of `vps` can use an old translation.
+    pub fn flush(&self, vps: impl Iterator<Item = u32>) {
+        let vps: Vec<_> = vps.filter_map(|vp| self.vps.get(vp as usize)).collect();
+        for vp in &vps {
+            vp.flush.store(true, Ordering::SeqCst);
+        }
+        for vp in vps {
+            // It may be inside again by now; then it has flushed.
+            while vp.inside.load(Ordering::SeqCst) && vp.flush.load(Ordering::SeqCst) {
+                // A kick that comes just before the guest is entered does nothing.
+                vp.kick();
+                thread::sleep(Duration::from_micros(50));
+            }
+        }
+    }
+
+    /// Waits for the threads, kicking them until they have ended; returns what they leave.
+    pub fn join(&self) -> Vec<Stopped> {
+        self.vps.iter().filter_map(Vp::join).collect()
+    }
+}
+
+impl Vp {
+    fn kick(&self) {
+        if let Some(thread) = &*lock(&self.thread) {
+            let _ = thread.kill(SIGRTMIN());
+        }
+    }
+
+    fn join(&self) -> Option<Stopped> {
+        let thread = lock(&self.thread).take()?;
+        // A kick that arrives just before the vCPU enters the guest does nothing, so it is
+        // repeated.
+        while !thread.is_finished() {
+            let _ = thread.kill(SIGRTMIN());
+            thread::sleep(Duration::from_millis(1));
+        }
+        let stopped = thread.join().unwrap_or_else(|_| {
+            log::warn!("a vCPU thread has panicked");
+            Stopped::default()
+        });
+        Some(stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn who_is_outside_flushes_before_it_enters() {
+        let processors = Processors::new(2);
+        assert!(!processors.enter(0));
+        processors.leave(0);
+        processors.flush([0, 1, 7].into_iter());
+        assert!(processors.enter(0));
+        processors.leave(0);
+        assert!(!processors.enter(0), "once is enough");
+    }
+
+    #[test]
+    fn who_is_inside_is_waited_for() {
+        let processors = Arc::new(Processors::new(1));
+        assert!(!processors.enter(0));
+        let flusher = Arc::clone(&processors);
+        let flushing = thread::spawn(move || flusher.flush([0].into_iter()));
+        while !processors.vps[0].flush.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        assert!(!flushing.is_finished());
+        processors.leave(0);
+        flushing.join().unwrap();
+        assert!(processors.enter(0));
+    }
+}
