@@ -42,10 +42,10 @@ macro_rules! tests {
 pub(crate) use tests;
 
 impl Test {
-    /// `bookworm-cloud/storage::the_disk_is_read_whole`.
+    /// `bookworm-cloud/kvm/storage::the_disk_is_read_whole`.
     pub(crate) fn name_on(&self, kernel: &Kernel) -> String {
         let module = self.module.rsplit("::").next().unwrap_or_default();
-        format!("{}/{module}::{}", kernel.name, self.name)
+        format!("{}/{}/{module}::{}", kernel.name, kernel.engine, self.name)
     }
 }
 

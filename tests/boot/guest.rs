@@ -108,7 +108,8 @@ impl<'a> Guest<'a> {
         let case = self.case;
         let seconds = case.deadline.saturating_duration_since(Instant::now()).as_secs() + GRACE;
         let mut command = Command::new("busway");
-        command.arg("run").arg("--kernel").arg(case.kernel.vmlinuz());
+        command.arg("run").arg("--hyperv").arg(case.kernel.engine);
+        command.arg("--kernel").arg(case.kernel.vmlinuz());
         command.arg("--initrd").arg(initrd).arg("--cmdline").arg(self.words.join(" "));
         if !self.arguments.iter().any(|word| word == "--timeout") {
             command.arg("--timeout").arg(seconds.to_string());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The kernels that the tests run on.
+//! The kernels that the tests run on, and who implements Hyper-V under them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,35 +10,42 @@ use crate::report::Report;
 
 const IMAGES: &str = "images";
 
-/// A stock kernel and its base initramfs.
+/// Values of busway's `--hyperv`.
+const ENGINES: [&str; 2] = ["kvm", "userspace"];
+
+/// A stock kernel and its base initramfs, on one of the engines.
 pub(crate) struct Kernel {
     /// Its name in guest-images/manifest.toml.
     pub(crate) name: String,
     /// Major and minor of its release.
     pub(crate) version: (u32, u32),
+    /// Who implements Hyper-V, as busway calls it.
+    pub(crate) engine: &'static str,
     directory: PathBuf,
     /// One boot that many tests look at; or why there is none.
     pub(crate) survey: OnceLock<Result<Report, String>>,
 }
 
 impl Kernel {
-    /// Those that were brought along. Without any, one that cannot boot, so that tests can be listed.
+    /// Those that were brought along, on every engine. Without any, one that cannot boot, so that tests can
+    /// be listed.
     pub(crate) fn all() -> Vec<Self> {
         let entries = fs::read_dir(IMAGES).into_iter().flatten().flatten();
-        let mut kernels: Vec<_> = entries.map(|entry| Self::open(entry.path())).collect();
-        if kernels.is_empty() {
-            kernels.push(Self::open(Path::new(IMAGES).join("bookworm-cloud")));
+        let mut directories: Vec<_> = entries.map(|entry| entry.path()).collect();
+        if directories.is_empty() {
+            directories.push(Path::new(IMAGES).join("bookworm-cloud"));
         }
-        kernels.sort_by(|a, b| a.name.cmp(&b.name));
-        kernels
+        directories.sort();
+        let on_each = |directory: PathBuf| ENGINES.map(|engine| Self::open(&directory, engine));
+        directories.into_iter().flat_map(on_each).collect()
     }
 
-    fn open(directory: PathBuf) -> Self {
+    fn open(directory: &Path, engine: &'static str) -> Self {
         let release = fs::read_to_string(directory.join("release")).unwrap_or_default();
         let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { name, version, directory, survey: OnceLock::new() }
+        Self { name, version, engine, directory: directory.to_owned(), survey: OnceLock::new() }
     }
 
     pub(crate) fn vmlinuz(&self) -> PathBuf {

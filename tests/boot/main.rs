@@ -4,8 +4,7 @@
 //! to be had, together with what it looks for in its working directory:
 //!
 //! ```text
-//! images/NAME/{vmlinuz,initrd.cpio,release}   kernels; each test runs on each of them
-//! images/NAME/PROGRAM.cpio                    programs for that guest
+//! images/NAME/{vmlinuz,initrd.cpio,release}   kernels; each test runs on each of them, by each engine
 //! agent                                       the program of tests/agent, linked statically
 //! data.img                                    the disk of `cargo xtask images`
 //! ```
@@ -38,9 +37,8 @@ use libtest_mimic::{Arguments, Trial};
 use case::Test;
 use kernel::Kernel;
 
-/// The longest come first, lest one be alone at the end.
 const TESTS: [&[Test]; 5] =
-    [machine::TESTS, detection::TESTS, bus::TESTS, storage::TESTS, integration::TESTS];
+    [detection::TESTS, bus::TESTS, storage::TESTS, machine::TESTS, integration::TESTS];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
