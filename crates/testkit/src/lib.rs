@@ -7,6 +7,8 @@
 //! the guest does, it does to memory and by calls that stand for its hypercalls. A test plays the
 //! guest, step by step, and sees every message, interrupt and packet.
 //!
+//! [`tiny_guest`] is the opposite: a guest of our own on real KVM, through the program `busway`.
+//!
 //! Never part of the product; it may panic, and its messages say which step of a test failed.
 
 #![expect(
@@ -19,6 +21,7 @@ mod guest_channel;
 mod pages;
 mod pair;
 mod platform;
+pub mod tiny_guest;
 
 pub use guest_channel::{GuestChannel, GuestPacket};
 pub use pages::Pages;

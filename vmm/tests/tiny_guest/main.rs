@@ -9,15 +9,15 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bus;
-mod program;
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::{Command, ExitCode};
 
+use busway_testkit::tiny_guest::{
+    EVENTS, FAST, HYPERCALL_PAGE, MESSAGES, PAGES, Program, SIGNAL_EVENT as SIGNAL, VECTOR,
+};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-
-use program::{PAGES, Program};
 
 /// A test, and what it is called.
 type Test = (&'static str, fn());
@@ -78,32 +78,8 @@ fn boot(program: Program, more: &[&str]) -> Vec<u64> {
     bytes.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect()
 }
 
-const HYPERCALL_PAGE: u64 = PAGES.start;
-const INPUT: u64 = PAGES.start + 0x1000;
-const MESSAGES: u64 = PAGES.start + 0x2000;
-const EVENTS: u64 = PAGES.start + 0x3000;
+const INPUT: u64 = PAGES.start + 0x3000;
 const TSC_PAGE: u64 = PAGES.start + 0x4000;
-
-/// An interrupt vector that nothing else uses.
-const VECTOR: u8 = 0x51;
-
-/// Says who it is, and enables the hypercall page.
-fn with_hypercalls() -> Program {
-    let mut guest = Program::new();
-    guest.write_msr(0x4000_0000, 0x8100_0006_0001_0000);
-    guest.write_msr(0x4000_0001, HYPERCALL_PAGE | 1);
-    guest
-}
-
-/// Enables the SynIC with SINT 2 as [`VECTOR`].
-fn with_synic() -> Program {
-    let mut guest = with_hypercalls();
-    guest.write_msr(0x4000_0083, MESSAGES | 1);
-    guest.write_msr(0x4000_0082, EVENTS | 1);
-    guest.write_msr(0x4000_0092, VECTOR.into());
-    guest.write_msr(0x4000_0080, 1);
-    guest
-}
 
 fn registers_read_back_what_was_written() {
     let mut guest = Program::new();
@@ -182,9 +158,6 @@ fn time_by_the_page_is_time_by_the_msr() {
     assert!((before..=after).contains(&by_page), "{before} {by_page} {after}");
 }
 
-const SIGNAL: u64 = 0x5d;
-const FAST: u64 = 1 << 16;
-
 /// Control words and inputs, and what they return.
 fn calls() -> Vec<([u64; 3], u64)> {
     vec![
@@ -219,7 +192,7 @@ fn put_inputs(guest: &mut Program) {
 }
 
 fn calls_return_their_status() {
-    let mut guest = with_hypercalls();
+    let mut guest = Program::with_hypercalls();
     put_inputs(&mut guest);
     for ([control, input, output], _) in calls() {
         guest.call_64(HYPERCALL_PAGE, control, input, output);
@@ -229,7 +202,7 @@ fn calls_return_their_status() {
 }
 
 fn calls_from_32_bit_code_return_their_status() {
-    let mut guest = with_hypercalls();
+    let mut guest = Program::with_hypercalls();
     put_inputs(&mut guest);
     for ([control, input, output], _) in calls() {
         guest.call_32(HYPERCALL_PAGE, control, input, output);
@@ -239,7 +212,7 @@ fn calls_from_32_bit_code_return_their_status() {
 }
 
 fn an_ipi_is_an_interrupt() {
-    let mut guest = with_hypercalls();
+    let mut guest = Program::with_hypercalls();
     guest.on_interrupt(VECTOR);
     guest.allow_interrupts();
     for count in 1..=3 {
@@ -274,7 +247,7 @@ fn a_timer_is_an_interrupt() {
 
 fn a_timer_is_a_message() {
     const SLOT: u64 = MESSAGES + 0x200;
-    let mut guest = with_synic();
+    let mut guest = Program::with_synic();
     guest.on_interrupt(VECTOR);
     guest.allow_interrupts();
     // On SINT 2, auto-enable.

@@ -3,17 +3,21 @@
 //! A guest of our own: a program without loops but those that wait, written as it is needed by each
 //! test, entered in long mode, as an ELF file that busway boots like any kernel.
 //!
-//! What it finds goes into a list of 64-bit words, which leaves by the serial port at the end.
+//! Nothing of it runs in this process. What it finds goes into a list of 64-bit words, which leaves by the serial port at the end.
 //! Only plain instructions are used: some KVMs interpret a guest's kernel, and know few.
 //!
 //! Source: Intel SDM volume 2 (encodings); ELF-64 object file format.
 
+mod bus;
+
 use std::ops::Range;
 
+pub use bus::DiskChannel;
+
 /// Where the image is loaded, code first.
-pub(crate) const BASE: u64 = 0x20_0000;
+const BASE: u64 = 0x20_0000;
 /// Pages of the guest's own, for whatever a test likes.
-pub(crate) const PAGES: Range<u64> = 0x21_0000..0x28_0000;
+pub const PAGES: Range<u64> = 0x21_0000..0x28_0000;
 /// The list of results.
 const RESULTS: u64 = 0x28_0000;
 const IMAGE_END: u64 = 0x29_0000;
@@ -36,16 +40,37 @@ const SERIAL: u32 = 0x3f8;
 const SLEEP_CONTROL: u32 = 0x600;
 const SLEEP_NOW: u8 = 1 << 5 | 5 << 2;
 
+/// The hypercall page, as [`Program::with_hypercalls`] enables it.
+pub const HYPERCALL_PAGE: u64 = PAGES.start;
+/// The message page, as [`Program::with_synic`] enables it.
+pub const MESSAGES: u64 = PAGES.start + 0x1000;
+/// The event page, as [`Program::with_synic`] enables it.
+pub const EVENTS: u64 = PAGES.start + 0x2000;
+/// The vector of SINT 2, as [`Program::with_synic`] sets it.
+pub const VECTOR: u8 = 0x51;
+/// HvSignalEvent in a control word.
+pub const SIGNAL_EVENT: u64 = 0x5d;
+/// Of a control word: the input is in registers.
+pub const FAST: u64 = 1 << 16;
+
 /// A program in the making.
-pub(crate) struct Program {
+#[derive(Debug)]
+pub struct Program {
     image: Vec<u8>,
     code: usize,
     results: u64,
     handlers: u64,
 }
 
+impl Default for Program {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Program {
-    pub(crate) fn new() -> Self {
+    /// A program that does nothing yet. Accesses to MSRs that are refused are counted and left out.
+    pub fn new() -> Self {
         let image = vec![0; (IMAGE_END - BASE) as usize];
         let mut program = Self { image, code: 0, results: 0, handlers: HANDLERS };
         let code_32: u64 = 0x00cf_9b00_0000_ffff;
@@ -59,14 +84,33 @@ impl Program {
         program
     }
 
-    /// Data that is there from the start.
-    pub(crate) fn put(&mut self, address: u64, bytes: &[u8]) -> u64 {
+    /// A program that has said who it is and enabled the hypercall page.
+    pub fn with_hypercalls() -> Self {
+        let mut program = Self::new();
+        program.write_msr(0x4000_0000, 0x8100_0006_0001_0000);
+        program.write_msr(0x4000_0001, HYPERCALL_PAGE | 1);
+        program
+    }
+
+    /// A program that has enabled its SynIC too, with SINT 2 as [`VECTOR`].
+    pub fn with_synic() -> Self {
+        let mut program = Self::with_hypercalls();
+        program.write_msr(0x4000_0083, MESSAGES | 1);
+        program.write_msr(0x4000_0082, EVENTS | 1);
+        program.write_msr(0x4000_0092, VECTOR.into());
+        program.write_msr(0x4000_0080, 1);
+        program
+    }
+
+    /// Data that is there from the start; returns where.
+    pub fn put(&mut self, address: u64, bytes: &[u8]) -> u64 {
         let start = (address - BASE) as usize;
         self.image[start..start + bytes.len()].copy_from_slice(bytes);
         address
     }
 
-    pub(crate) fn put_words(&mut self, address: u64, words: &[u64]) -> u64 {
+    /// The same, of words.
+    pub fn put_words(&mut self, address: u64, words: &[u64]) -> u64 {
         let bytes: Vec<_> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.put(address, &bytes)
     }
@@ -136,7 +180,7 @@ impl Program {
     }
 
     /// Counts interrupts of `vector`, each ended by the EOI MSR of Hyper-V.
-    pub(crate) fn on_interrupt(&mut self, vector: u8) {
+    pub fn on_interrupt(&mut self, vector: u8) {
         let mut code = vec![0x50, 0x51, 0x52, 0x57]; // push rax, rcx, rdx, rdi
         code.extend(mov_rdi(INTERRUPTS));
         #[rustfmt::skip]
@@ -152,18 +196,20 @@ impl Program {
     }
 
     /// Enables the local APIC, and interrupts.
-    pub(crate) fn allow_interrupts(&mut self) {
+    pub fn allow_interrupts(&mut self) {
         const SPURIOUS: u64 = 0xfee0_00f0;
         self.store(SPURIOUS, 0x1ff);
         self.emit(&[0xfb]); // sti
     }
 
-    pub(crate) fn store(&mut self, address: u64, value: u32) {
+    /// Writes a word.
+    pub fn store(&mut self, address: u64, value: u32) {
         self.mov_rdi(address);
         self.emit_with_32(&[0xc7, 0x07], value);
     }
 
-    pub(crate) fn copy(&mut self, from: u64, to: u64) {
+    /// Copies a word.
+    pub fn copy(&mut self, from: u64, to: u64) {
         self.mov_rsi(from);
         self.emit(&[0x8b, 0x06]); // mov eax, [rsi]
         self.mov_rdi(to);
@@ -172,7 +218,7 @@ impl Program {
 
     /// Waits until the word at `address` is, in the bits of `mask`, `value`. What does not come is
     /// ended by busway's --timeout.
-    pub(crate) fn wait(&mut self, address: u64, mask: u32, value: u32) {
+    pub fn wait(&mut self, address: u64, mask: u32, value: u32) {
         self.mov_rsi(address);
         self.emit(&[0x8b, 0x06]); // mov eax, [rsi]
         self.emit_with_32(&[0x25], mask); // and eax, mask
@@ -181,7 +227,7 @@ impl Program {
     }
 
     /// Waits until so many interrupts have come.
-    pub(crate) fn wait_for_interrupts(&mut self, count: u32) {
+    pub fn wait_for_interrupts(&mut self, count: u32) {
         self.wait(INTERRUPTS, !0, count);
     }
 
@@ -193,23 +239,24 @@ impl Program {
     }
 
     /// The word at `address` becomes a result.
-    pub(crate) fn read(&mut self, address: u64) {
+    pub fn read(&mut self, address: u64) {
         self.mov_rsi(address);
         self.emit(&[0x48, 0x8b, 0x06]); // mov rax, [rsi]
         self.result();
     }
 
     /// The number of interrupts becomes a result.
-    pub(crate) fn read_interrupts(&mut self) {
+    pub fn read_interrupts(&mut self) {
         self.read(INTERRUPTS);
     }
 
     /// The number of refused accesses becomes a result.
-    pub(crate) fn read_faults(&mut self) {
+    pub fn read_faults(&mut self) {
         self.read(FAULTS);
     }
 
-    pub(crate) fn write_msr(&mut self, msr: u32, value: u64) {
+    /// WRMSR.
+    pub fn write_msr(&mut self, msr: u32, value: u64) {
         self.emit_with_32(&[0xb9], msr); // mov ecx
         self.emit_with_32(&[0xb8], value as u32); // mov eax
         self.emit_with_32(&[0xba], (value >> 32) as u32); // mov edx
@@ -217,7 +264,7 @@ impl Program {
     }
 
     /// The MSR becomes a result.
-    pub(crate) fn read_msr(&mut self, msr: u32) {
+    pub fn read_msr(&mut self, msr: u32) {
         self.emit_with_32(&[0xb9], msr); // mov ecx
         self.emit(&[0x0f, 0x32]);
         self.join();
@@ -225,7 +272,7 @@ impl Program {
     }
 
     /// The TSC becomes a result.
-    pub(crate) fn read_tsc(&mut self) {
+    pub fn read_tsc(&mut self) {
         self.emit(&[0x0f, 0x31]);
         self.join();
         self.result();
@@ -238,7 +285,7 @@ impl Program {
     }
 
     /// The stimer's count, `units` of 100 ns from now.
-    pub(crate) fn write_count(&mut self, msr: u32, units: u32) {
+    pub fn write_count(&mut self, msr: u32, units: u32) {
         const TIME_REF_COUNT: u32 = 0x4000_0020;
         self.emit_with_32(&[0xb9], TIME_REF_COUNT); // mov ecx
         self.emit(&[0x0f, 0x32]); // rdmsr
@@ -249,7 +296,7 @@ impl Program {
     }
 
     /// A hypercall from 64-bit mode; what it returns becomes a result.
-    pub(crate) fn call_64(&mut self, page: u64, control: u64, input: u64, output: u64) {
+    pub fn call_64(&mut self, page: u64, control: u64, input: u64, output: u64) {
         self.emit_with_64(&[0x48, 0xb9], control); // mov rcx
         self.emit_with_64(&[0x48, 0xba], input); // mov rdx
         self.emit_with_64(&[0x49, 0xb8], output); // mov r8
@@ -258,18 +305,24 @@ impl Program {
         self.result();
     }
 
-    /// The same with the word at `address` as its first half of input.
-    pub(crate) fn call_64_with(&mut self, page: u64, control: u64, address: u64) {
+    /// The same, `count` times, with the word at `address` as its first half of input; the last one's
+    /// result counts.
+    pub fn call_64_with(&mut self, page: u64, control: u64, address: u64, count: u32) {
+        self.emit_with_32(&[0xbd], count); // mov ebp
+        let start = self.code;
         self.emit_with_64(&[0x48, 0xb9], control); // mov rcx
         self.mov_rsi(address);
         self.emit(&[0x8b, 0x16]); // mov edx, [rsi]
         self.emit_with_64(&[0x48, 0xb8], page); // mov rax
         self.emit(&[0xff, 0xd0]); // call rax
+        self.emit(&[0xff, 0xcd]); // dec ebp
+        let back = (self.code + 2 - start) as u8;
+        self.emit(&[0x75, back.wrapping_neg()]); // jnz
         self.result();
     }
 
     /// A hypercall from 32-bit code; what it returns becomes a result.
-    pub(crate) fn call_32(&mut self, page: u64, control: u64, input: u64, output: u64) {
+    pub fn call_32(&mut self, page: u64, control: u64, input: u64, output: u64) {
         let inner = BASE + self.code as u64 + 18;
         self.emit_with_32(&[0x68], CODE_32.into()); // push
         self.emit_with_64(&[0x48, 0xb8], inner); // mov rax
@@ -295,7 +348,7 @@ impl Program {
     }
 
     /// The file to boot: it ends by sending its results and switching the machine off.
-    pub(crate) fn finish(mut self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
         self.mov_rsi(RESULTS);
         self.emit_with_32(&[0xb9], u32::try_from(self.results * 8).unwrap()); // mov ecx
         self.emit_with_32(&[0xba], SERIAL); // mov edx
