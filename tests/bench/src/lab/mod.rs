@@ -16,9 +16,14 @@ mod boot;
 mod exits;
 mod guest;
 mod process;
+mod signal;
 mod start;
 
 use crate::Bench;
 
-pub const BENCHES: &[(&str, Bench)] =
-    &[("vmm/start", start::run), ("guest/exits", exits::run), ("guest/boot", boot::run)];
+pub const BENCHES: &[(&str, Bench)] = &[
+    ("vmm/start", start::run),
+    ("guest/exits", exits::run),
+    ("guest/signal", signal::run),
+    ("guest/boot", boot::run),
+];
