@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! images/NAME/{vmlinuz,initrd.cpio,release}   kernels; each test runs on each of them, by each engine
+//! images/NAME/PROGRAM.cpio                    programs for that guest
 //! agent                                       the program of tests/agent, linked statically
 //! data.img                                    the disk of `cargo xtask images`
 //! ```
@@ -37,8 +38,9 @@ use libtest_mimic::{Arguments, Trial};
 use case::Test;
 use kernel::Kernel;
 
+/// The longest come first, lest one be alone at the end.
 const TESTS: [&[Test]; 5] =
-    [detection::TESTS, bus::TESTS, storage::TESTS, machine::TESTS, integration::TESTS];
+    [machine::TESTS, detection::TESTS, bus::TESTS, storage::TESTS, integration::TESTS];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
