@@ -17,7 +17,7 @@ use crate::lab::{FileIn, FileOut, Host, Job, Machine};
 use crate::{tools, workspace};
 
 /// What there is, in the table's order.
-pub(crate) const NAMES: [&str; 3] = ["vmm/start", "guest/exits", "guest/boot"];
+pub(crate) const NAMES: [&str; 4] = ["vmm/start", "guest/exits", "guest/signal", "guest/boot"];
 
 const KERNEL: &str = "bookworm-cloud";
 
