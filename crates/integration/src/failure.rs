@@ -22,6 +22,9 @@ pub enum Failure {
     /// Its driver went, or the machine was reset, before it answered.
     #[error("the guest closed the channel before it answered")]
     Gone,
+    /// Somebody else has frozen it.
+    #[error("the guest's file systems are frozen already")]
+    FrozenAlready,
     /// It says no.
     #[error("the guest refuses: {0}")]
     Refused(Status),
