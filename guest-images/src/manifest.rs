@@ -48,6 +48,16 @@ pub struct ProgramEntry {
     pub package: String,
     /// Paths inside the package's tree, without a leading slash.
     pub paths: Vec<String>,
+    /// Suites that have it; all, if none is named.
+    #[serde(default)]
+    pub suites: Vec<String>,
+}
+
+impl ProgramEntry {
+    /// Whether guests of `suite` can have it.
+    pub fn is_in(&self, suite: &str) -> bool {
+        self.suites.is_empty() || self.suites.iter().any(|have| have == suite)
+    }
 }
 
 /// A package for this machine.

@@ -39,7 +39,19 @@ impl Control {
         line["failed"].as_str().unwrap().to_owned()
     }
 
-    fn run(&self, words: &[&str]) -> (Option<i32>, Value) {
+    /// Waits until the guest has taken up a service, by its name in `--integration`.
+    pub(crate) fn wait_until_ready(&self, service: &str) {
+        loop {
+            let status = self.ask(&["status"]);
+            let services = status["done"]["services"].as_array().unwrap();
+            if services.iter().any(|entry| entry["name"] == service && entry["ready"] == true) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    }
+
+    pub(crate) fn run(&self, words: &[&str]) -> (Option<i32>, Value) {
         let mut command = Command::new("busway");
         command.arg("ctl").arg("--json").arg(&self.path).args(words);
         let output = command.output().unwrap();

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use busway_guest_images::cpio::Archive;
 use rustix::process::{Pid, Signal};
 
-use crate::case::{Case, Transcript};
+use crate::case::{Case, Skip, Transcript};
 use crate::image::Image;
 use crate::report::Report;
 
@@ -74,15 +74,17 @@ impl<'a> Guest<'a> {
         self
     }
 
+    /// A program of guest-images/manifest.toml to take along.
+    pub(crate) fn program(mut self, name: &str) -> Result<Self, Skip> {
+        let archive = self.case.kernel.program(name);
+        let missing = || Skip(format!("{name} is not for this kernel"));
+        self.programs.push(archive.ok_or_else(missing)?);
+        Ok(self)
+    }
+
     /// A word of the kernel's command line.
     pub(crate) fn word(mut self, word: &str) -> Self {
         self.words.push(word.to_owned());
-        self
-    }
-
-    /// A program of guest-images/manifest.toml inside.
-    pub(crate) fn with(mut self, program: &str) -> Self {
-        self.programs.push(self.case.kernel.program(program));
         self
     }
 

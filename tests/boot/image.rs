@@ -34,6 +34,11 @@ impl Image {
         Self { path }
     }
 
+    /// One that something else has made.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

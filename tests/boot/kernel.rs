@@ -56,9 +56,10 @@ impl Kernel {
         self.file("initrd.cpio")
     }
 
-    /// The archive of a program for this guest.
-    pub(crate) fn program(&self, name: &str) -> PathBuf {
-        self.file(&format!("{name}.cpio"))
+    /// The archive of a program of guest-images/manifest.toml; none if the kernel's suite has no such.
+    pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
+        let path = self.directory.join("programs").join(format!("{name}.cpio"));
+        path.exists().then_some(path)
     }
 
     fn file(&self, name: &str) -> PathBuf {

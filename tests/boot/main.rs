@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! images/NAME/{vmlinuz,initrd.cpio,release}   kernels; each test runs on each of them, by each engine
-//! images/NAME/PROGRAM.cpio                    programs for that guest
+//! images/NAME/programs/PROGRAM.cpio           programs for that guest
 //! agent                                       the program of tests/agent, linked statically
 //! data.img                                    the disk of `cargo xtask images`
 //! ```
@@ -19,6 +19,7 @@
 mod bus;
 mod case;
 mod control;
+mod daemons;
 mod detection;
 mod guest;
 mod image;
@@ -39,8 +40,14 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 5] =
-    [machine::TESTS, detection::TESTS, bus::TESTS, storage::TESTS, integration::TESTS];
+const TESTS: [&[Test]; 6] = [
+    machine::TESTS,
+    detection::TESTS,
+    bus::TESTS,
+    storage::TESTS,
+    integration::TESTS,
+    daemons::TESTS,
+];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

@@ -247,7 +247,7 @@ fn noise_of_data_disk() -> Vec<u8> {
 /// F37, by programs that know nothing of Hyper-V.
 fn scsi_is_answered_as_its_tools_expect(case: &Case) -> Outcome {
     let disk = case.empty_disk(8);
-    let guest = case.guest().with("sg3-utils").disk_with(&disk, "serial=SG3").run(
+    let guest = case.guest().program("sg3-utils")?.disk_with(&disk, "serial=SG3").run(
         "disk=$(disk 0)
         modprobe sg
         sg_inq $disk | sed -n 's/^ *Unit serial number: */serial=/p'

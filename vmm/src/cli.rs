@@ -2,6 +2,7 @@
 
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -92,7 +93,7 @@ pub struct RunArgs {
     pub serial: Option<String>,
 
     /// Integration components that the guest is offered: all, none, or some of
-    /// shutdown,heartbeat,time [default: shutdown,heartbeat,time]
+    /// shutdown,heartbeat,time,kvp,vss,copy [default: all but copy]
     #[arg(long, value_name = "LIST")]
     pub integration: Option<String>,
 
@@ -156,11 +157,29 @@ pub struct CtlArgs {
 
     /// What to do
     #[command(subcommand)]
-    pub request: Request,
+    pub task: Task,
 
     /// Print what the machine says as it is: a JSON object a line
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// A request, or a few.
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// A request of its own.
+    #[command(flatten)]
+    Request(Request),
+    /// Run a command while the guest's file systems stand still, whole on their disks; let them go on
+    /// afterwards, whatever happens
+    Backup {
+        /// Let them go on after so many seconds, even if the command still runs
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        seconds: u64,
+        /// The command, such as: cp --sparse=always disk.img copy.img
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
 }
 
 impl RunArgs {

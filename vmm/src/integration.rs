@@ -6,7 +6,9 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use busway_integration::{Clock, Heartbeat, Phase, Reading, Shutdown, TimeSync};
+use busway_integration::{
+    Clock, FileCopy, Heartbeat, Kvp, Phase, Reading, Shutdown, TimeSync, Vss,
+};
 use busway_vmbus::Device;
 use busway_wire::ic::shutdown::Action;
 use log::{info, warn};
@@ -26,6 +28,12 @@ pub struct Integration {
     pub heartbeat: Heartbeat,
     /// What time it is.
     pub time: TimeSync,
+    /// What the guest says of itself, and is told.
+    pub kvp: Kvp,
+    /// File systems that stand still.
+    pub vss: Vss,
+    /// Files into the guest.
+    pub file_copy: FileCopy,
 }
 
 impl Integration {
@@ -37,6 +45,9 @@ impl Integration {
             shutdown: Shutdown::new()?,
             heartbeat: Heartbeat::new(Heartbeat::PERIOD)?,
             time: TimeSync::new(Arc::clone(&clock) as Arc<dyn Clock>, TimeSync::PERIOD)?,
+            kvp: Kvp::new()?,
+            vss: Vss::new()?,
+            file_copy: FileCopy::new()?,
             clock,
         })
     }
@@ -49,6 +60,9 @@ impl Integration {
                 Service::Shutdown => Box::new(self.shutdown.device()),
                 Service::Heartbeat => Box::new(self.heartbeat.device()),
                 Service::Time => Box::new(self.time.device()),
+                Service::Kvp => Box::new(self.kvp.device()),
+                Service::Vss => Box::new(self.vss.device()),
+                Service::Copy => Box::new(self.file_copy.device()),
             }
         };
         self.spec.services().map(device).collect()
@@ -61,6 +75,9 @@ impl Integration {
                 Service::Shutdown => self.shutdown.phase(),
                 Service::Heartbeat => self.heartbeat.phase(),
                 Service::Time => self.time.phase(),
+                Service::Kvp => self.kvp.phase(),
+                Service::Vss => self.vss.phase(),
+                Service::Copy => self.file_copy.phase(),
             };
             (service.name(), phase)
         })

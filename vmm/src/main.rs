@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use busway::check::Report;
-use busway::cli::{CheckArgs, Cli, Command, CtlArgs, RunArgs};
+use busway::cli::{CheckArgs, Cli, Command, CtlArgs, RunArgs, Task};
 use busway::control::client::{Client, Ending};
+use busway::control::protocol::Request;
 use clap::Parser;
 use clap::error::ErrorKind;
 
@@ -59,10 +60,35 @@ fn check(arguments: &CheckArgs) -> anyhow::Result<u8> {
 
 fn ctl(arguments: &CtlArgs) -> anyhow::Result<u8> {
     let mut client = Client::connect(&arguments.socket, arguments.json)?;
-    match client.ask(&arguments.request)? {
-        Ending::Done(_) => Ok(0),
-        Ending::Failed(_) => Ok(REFUSED),
+    match &arguments.task {
+        Task::Request(request) => Ok(status(&client.ask(&absolute(request)?)?)),
+        Task::Backup { seconds, command } => {
+            let frozen = client.ask(&Request::Freeze { seconds: *seconds })?;
+            if matches!(frozen, Ending::Failed(_)) {
+                return Ok(REFUSED);
+            }
+            let run = std::process::Command::new(&command[0]).args(&command[1..]).status();
+            let thawed = client.ask(&Request::Thaw)?;
+            let run = run.with_context(|| command[0].display().to_string())?;
+            Ok(if run.success() { status(&thawed) } else { REFUSED })
+        }
     }
+}
+
+fn status(ending: &Ending) -> u8 {
+    match ending {
+        Ending::Done(_) => 0,
+        Ending::Failed(_) => REFUSED,
+    }
+}
+
+/// The machine looks for files elsewhere.
+fn absolute(request: &Request) -> anyhow::Result<Request> {
+    let mut request = request.clone();
+    if let Request::Copy { file, .. } = &mut request {
+        *file = std::path::absolute(&file).with_context(|| file.display().to_string())?;
+    }
+    Ok(request)
 }
 
 /// Help goes out as it is; an error is one line, like every other.

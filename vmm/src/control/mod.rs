@@ -6,5 +6,6 @@
 //! [`server`], `busway ctl` a [`client`] for people and scripts.
 
 pub mod client;
+mod conversation;
 pub mod protocol;
 pub mod server;

@@ -13,6 +13,7 @@
 //! ```
 
 use std::fmt;
+use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,125 @@ pub enum Request {
     },
     /// Have the guest set its clock to the host's time now
     SetTime,
+    /// Read and write key-value pairs: what the guest says of itself, and what it is told
+    #[command(subcommand)]
+    Kvp(Kvp),
+    /// Freeze the guest's file systems until [`Request::Thaw`] comes on the same connection, or that
+    /// ends, or the time is over. Programs only; people have `busway ctl SOCKET backup`.
+    #[command(skip)]
+    Freeze {
+        /// Seconds after which the guest goes on by itself.
+        #[serde(default = "default_frozen")]
+        seconds: u64,
+    },
+    /// Let them go on.
+    #[command(skip)]
+    Thaw,
+    /// Copy a file of this machine into the guest
+    Copy {
+        /// The file
+        file: PathBuf,
+        /// Where in the guest: a path, or a directory that ends in /
+        target: String,
+        /// Replace a file that is there
+        #[arg(long)]
+        #[serde(default)]
+        overwrite: bool,
+        /// Make the directories to it
+        #[arg(long)]
+        #[serde(default)]
+        create_path: bool,
+    },
+}
+
+fn default_frozen() -> u64 {
+    60
+}
+
+/// What can be done with pairs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Subcommand)]
+#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Kvp {
+    /// All pairs of a pool
+    List {
+        /// The pool
+        #[arg(default_value = "auto")]
+        pool: Pool,
+    },
+    /// The value of a key
+    Get {
+        /// The pool
+        pool: Pool,
+        /// The key
+        key: String,
+    },
+    /// Keep a value under a key
+    Set {
+        /// The pool
+        pool: Pool,
+        /// The key
+        key: String,
+        /// The value, as text
+        value: String,
+    },
+    /// Forget a key
+    Delete {
+        /// The pool
+        pool: Pool,
+        /// The key
+        key: String,
+    },
+    /// The addresses of a network card
+    Addresses {
+        /// The card: its instance GUID, as in /sys/bus/vmbus/devices of the guest
+        adapter: String,
+    },
+    /// Give a network card addresses
+    SetAddresses {
+        /// The card: its instance GUID, as in /sys/bus/vmbus/devices of the guest
+        adapter: String,
+        /// The addresses
+        #[command(flatten)]
+        #[serde(flatten)]
+        addresses: Addresses,
+    },
+}
+
+/// Where a pair is kept, and by whom it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pool {
+    /// By the host, for programs of the guest
+    External,
+    /// By programs of the guest, for the host
+    Guest,
+    /// By the guest's daemon: its names, versions and addresses
+    Auto,
+    /// By the host: its own names
+    AutoExternal,
+    /// By the guest, for itself
+    AutoInternal,
+}
+
+/// Addresses of a network card.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
+#[serde(default)]
+pub struct Addresses {
+    /// They come by DHCP
+    #[arg(long)]
+    pub dhcp: bool,
+    /// An address; may be repeated
+    #[arg(long = "address", value_name = "IP")]
+    pub addresses: Vec<String>,
+    /// The mask of each, dotted or the length of a prefix
+    #[arg(long = "mask", value_name = "MASK")]
+    pub masks: Vec<String>,
+    /// A gateway; may be repeated
+    #[arg(long = "gateway", value_name = "IP")]
+    pub gateways: Vec<String>,
+    /// A name server; may be repeated
+    #[arg(long = "name-server", value_name = "IP")]
+    pub name_servers: Vec<String>,
 }
 
 /// What a guest can be asked to do with itself.
@@ -71,6 +191,22 @@ pub enum Reply {
     Nothing,
     /// How the machine and its guest are.
     Status(Status),
+    /// Pairs, of a list or the one asked for.
+    Pairs {
+        /// The pairs, in the guest's order.
+        pairs: Vec<Pair>,
+    },
+    /// The addresses asked for.
+    Addresses(Addresses),
+}
+
+/// A key and its value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The key.
+    pub key: String,
+    /// The value, as text.
+    pub value: String,
 }
 
 /// How the machine and its guest are.
@@ -126,6 +262,10 @@ impl fmt::Display for Reply {
         match self {
             Self::Nothing => Ok(()),
             Self::Status(status) => status.fmt(f),
+            Self::Pairs { pairs } => {
+                pairs.iter().try_for_each(|Pair { key, value }| writeln!(f, "{key:<28} {value}"))
+            }
+            Self::Addresses(addresses) => addresses.fmt(f),
         }
     }
 }
@@ -138,6 +278,21 @@ impl fmt::Display for Status {
         if let Some(Heartbeat { alive, answered, missed, .. }) = &self.heartbeat {
             let state = if *alive { "alive" } else { "silent" };
             writeln!(f, "{:<12} {state}: {answered} beats answered, {missed} missed", "guest")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<12} {}", "dhcp", if self.dhcp { "yes" } else { "no" })?;
+        for (name, values) in [
+            ("addresses", &self.addresses),
+            ("masks", &self.masks),
+            ("gateways", &self.gateways),
+            ("name servers", &self.name_servers),
+        ] {
+            writeln!(f, "{name:<12} {}", values.join(" "))?;
         }
         Ok(())
     }
@@ -173,6 +328,10 @@ mod tests {
     fn a_request_needs_to_say_no_more_than_it_means() {
         let request: Request = serde_json::from_str(r#"{"command":"shutdown"}"#).unwrap();
         assert_eq!(request, Request::Shutdown { action: Action::PowerOff, force: false });
+        let text = r#"{"command":"kvp","operation":"get","pool":"auto","key":"OSVersion"}"#;
+        let (pool, key) = (Pool::Auto, "OSVersion".to_owned());
+        let request: Request = serde_json::from_str(text).unwrap();
+        assert_eq!(request, Request::Kvp(Kvp::Get { pool, key }));
         for wrong in [r#"{"command":"explode"}"#, r#"{"command":"shutdown","now":1}"#, "[]"] {
             assert!(serde_json::from_str::<Request>(wrong).is_err(), "{wrong}");
         }

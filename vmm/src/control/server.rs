@@ -10,13 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::UNIX_EPOCH;
 
-use busway_integration::{Failure, Phase};
-use busway_wire::ic::shutdown::Action as ShutdownAction;
 use log::warn;
 
-use super::protocol::{Action, Event, Heartbeat, Line, Reply, Request, Service, Status};
+use super::conversation::Conversation;
+use super::protocol::Line;
 use crate::integration::Integration;
 
 /// Clients at once. Whoever may connect may end the machine; this is against mistakes.
@@ -44,8 +42,8 @@ impl Server {
         let failed = |source| ControlError { path: path.to_owned(), source };
         let listener = listen(path).map_err(failed)?;
         let server = Self { path: path.to_owned() };
-        let machine = Arc::new(Machine { integration: integration.clone() });
-        let serve = move || accept(&listener, &machine);
+        let integration = integration.clone();
+        let serve = move || accept(&listener, &integration);
         thread::Builder::new().name("control".to_owned()).spawn(serve).map_err(failed)?;
         Ok(server)
     }
@@ -66,7 +64,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-fn accept(listener: &UnixListener, machine: &Arc<Machine>) {
+fn accept(listener: &UnixListener, integration: &Integration) {
     let clients = Arc::new(AtomicUsize::new(0));
     for client in listener.incoming() {
         let Ok(client) = client else {
@@ -76,10 +74,10 @@ fn accept(listener: &UnixListener, machine: &Arc<Machine>) {
             clients.fetch_sub(1, Ordering::SeqCst);
             continue;
         }
-        let (machine, count) = (Arc::clone(machine), Arc::clone(&clients));
+        let (integration, count) = (integration.clone(), Arc::clone(&clients));
         let serve = move || {
             // A client that goes in the middle of a request has no use for its answer.
-            let _ = converse(&client, &machine);
+            let _ = converse(&client, integration);
             count.fetch_sub(1, Ordering::SeqCst);
         };
         if let Err(error) = thread::Builder::new().name("client".to_owned()).spawn(serve) {
@@ -90,11 +88,19 @@ fn accept(listener: &UnixListener, machine: &Arc<Machine>) {
 }
 
 /// Serves one client until it goes.
-fn converse(client: &UnixStream, machine: &Machine) -> io::Result<()> {
+fn converse(client: &UnixStream, integration: Integration) -> io::Result<()> {
+    let mut conversation = Conversation::new(integration);
     let mut lines = BufReader::new(client);
     loop {
         let mut line = Vec::new();
-        let len = (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line)?;
+        client.set_read_timeout(conversation.patience())?;
+        let len = match (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conversation.out_of_patience();
+                continue;
+            }
+            read => read?,
+        };
         if len == 0 {
             return Ok(());
         }
@@ -103,7 +109,9 @@ fn converse(client: &UnixStream, machine: &Machine) -> io::Result<()> {
             return say(client, &Line::Failed(reason));
         }
         let end = match serde_json::from_slice(&line) {
-            Ok(request) => machine.answer(&request, &mut |event| say(client, &Line::Event(event))),
+            Ok(request) => {
+                conversation.answer(request, &mut |event| say(client, &Line::Event(event)))
+            }
             Err(error) => Err(format!("no request: {error}")),
         };
         say(client, &end.map_or_else(Line::Failed, Line::Done))?;
@@ -116,61 +124,10 @@ fn say(mut client: &UnixStream, line: &Line) -> io::Result<()> {
     client.write_all(text.as_bytes())
 }
 
-/// Tells the client of an event.
-type Tell<'a> = &'a mut dyn FnMut(Event) -> io::Result<()>;
-
-/// What requests are about.
-struct Machine {
-    integration: Integration,
-}
-
-impl Machine {
-    fn answer(&self, request: &Request, _tell: Tell<'_>) -> Result<Reply, String> {
-        let failed = |failure: Failure| failure.to_string();
-        match *request {
-            Request::Status => Ok(Reply::Status(self.status())),
-            Request::Shutdown { action, force } => {
-                let action = match action {
-                    Action::PowerOff => ShutdownAction::POWER_OFF,
-                    Action::Reboot => ShutdownAction::REBOOT,
-                    Action::Hibernate => ShutdownAction::HIBERNATE,
-                };
-                let action = ShutdownAction(action.0 | u32::from(force));
-                self.integration.shutdown.ask(action).map_err(failed)?;
-                Ok(Reply::Nothing)
-            }
-            Request::SetTime => {
-                self.integration.time.sync();
-                Ok(Reply::Nothing)
-            }
-        }
-    }
-
-    fn status(&self) -> Status {
-        let integration = &self.integration;
-        let services = integration.phases().map(|(name, phase)| Service {
-            name: name.to_owned(),
-            ready: matches!(phase, Phase::Agreed(_)),
-            state: phase.to_string(),
-        });
-        let beats = integration.heartbeat.beats();
-        let ready = matches!(integration.heartbeat.phase(), Phase::Agreed(_));
-        let since_1970 = |time: std::time::SystemTime| time.duration_since(UNIX_EPOCH).ok();
-        let last = beats.last.and_then(since_1970).unwrap_or_default();
-        let heartbeat = ready.then(|| Heartbeat {
-            alive: beats.answered > 0 && beats.missed == 0,
-            answered: beats.answered,
-            missed: beats.missed,
-            last_ms: u64::try_from(last.as_millis()).unwrap_or(u64::MAX),
-        });
-        let time_samples = integration.time.samples();
-        Status { services: services.collect(), heartbeat, time_samples }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::protocol::Reply;
     use crate::spec::IntegrationSpec;
 
     fn path(name: &str) -> PathBuf {

@@ -18,6 +18,12 @@ pub enum Service {
     Heartbeat,
     /// The guest is told what time it is.
     Time,
+    /// Key-value pairs.
+    Kvp,
+    /// The guest's file systems can be frozen.
+    Vss,
+    /// Files can be copied into the guest.
+    Copy,
 }
 
 impl Service {
@@ -33,6 +39,9 @@ const WORDS: &[(&str, Service, bool)] = &[
     ("shutdown", Service::Shutdown, true),
     ("heartbeat", Service::Heartbeat, true),
     ("time", Service::Time, true),
+    ("kvp", Service::Kvp, true),
+    ("vss", Service::Vss, true),
+    ("copy", Service::Copy, false),
 ];
 
 /// A choice of components.

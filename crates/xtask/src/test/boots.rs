@@ -18,7 +18,7 @@ use crate::{tools, workspace};
 pub(crate) const KERNEL: &str = "bookworm-cloud";
 
 /// What tests take along into their guests.
-const PROGRAMS: [&str; 1] = ["sg3-utils"];
+const PROGRAMS: [&str; 4] = ["sg3-utils", "hyperv-daemons", "hyperv-fcopy", "hyperv-fcopy-uio"];
 
 /// For all of them together, on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(40 * 60);
@@ -68,8 +68,10 @@ fn images(kernels: &[String], scratch: &Path) -> anyhow::Result<Vec<FileIn>> {
         fs::write(&release, &image.release)?;
         add("release", release);
         for program in PROGRAMS {
-            let archive = store.program(entry, manifest.program(program)?)?;
-            add(&format!("{program}.cpio"), archive);
+            let package = manifest.program(program)?;
+            if package.is_in(&entry.suite) {
+                add(&format!("programs/{program}.cpio"), store.program(entry, package)?);
+            }
         }
     }
     Ok(files)
