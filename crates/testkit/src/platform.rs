@@ -87,6 +87,7 @@ pub(crate) enum Event {
     Completed(Completion),
     Failed(ChannelKey, Fault),
     Subchannels(ChannelKey, u16),
+    Ended(ChannelKey),
 }
 
 #[derive(Default)]
@@ -185,6 +186,9 @@ impl State {
         while let Some(running) = self.channels.get_mut(&key) {
             if let Some(count) = running.channel.wanted_subchannels() {
                 self.events.push_back(Event::Subchannels(key, count));
+            }
+            if running.channel.wants_end() {
+                self.events.push_back(Event::Ended(key));
             }
             match running.channel.poll() {
                 Some(completion) => self.finish(completion),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use busway_wire::Version;
 use busway_wire::control::HostMessage;
+use busway_wire::control::layout::TlConnectRequest;
 
 use crate::gpadl::{Gpadl, GpadlId};
 
@@ -73,6 +74,8 @@ pub struct OpenRequest {
 /// What the control plane wants done. Actions are to be carried out in order.
 #[derive(Debug)]
 pub enum Action {
+    /// Offer the guest the connection that it asks for, or [refuse it](crate::Server::refuse_connect).
+    Connect(TlConnectRequest),
     /// Deliver a message to the guest, after all that were asked for before.
     Post(MessageTarget, HostMessage),
     /// Forget the messages that have not been delivered: the guest that they were for is gone.

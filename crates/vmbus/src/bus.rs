@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use busway_memory::GuestMemory;
-use busway_wire::Version;
+use busway_wire::control::layout::TlConnectRequest;
 use busway_wire::control::{HostMessage, MessageBuf};
+use busway_wire::{Guid, Version};
 
 use crate::action::{Action, ChannelKey, Completion, MessageTarget, OpenRequest};
 use crate::channel::{Channel, Command, Rings};
-use crate::device::{Device, Opening};
+use crate::device::{Connector, Device, Opening};
 use crate::fault::Fault;
 use crate::io::Interrupts;
 use crate::limit::LogLimit;
@@ -61,6 +62,7 @@ pub struct Bus {
     interrupts: Arc<dyn Interrupts>,
     devices: BTreeMap<DeviceId, OnBus>,
     next_device: u32,
+    connector: Option<Box<dyn Connector>>,
     /// The device behind each channel, and which of its channels it is.
     channels: HashMap<ChannelKey, (DeviceId, u16)>,
     /// Messages that the guest has not got yet.
@@ -83,6 +85,7 @@ impl Bus {
             interrupts,
             devices: BTreeMap::new(),
             next_device: 1,
+            connector: None,
             channels: HashMap::new(),
             undelivered: VecDeque::new(),
             warnings: LogLimit::default(),
@@ -91,13 +94,39 @@ impl Bus {
 
     /// Adds a device; a connected guest finds it at once.
     pub fn add(&mut self, device: Box<dyn Device>) -> DeviceId {
+        let id = self.put(device);
+        self.act();
+        id
+    }
+
+    fn put(&mut self, device: Box<dyn Device>) -> DeviceId {
         let id = DeviceId(self.next_device);
         self.next_device += 1;
         let key = self.server.offer(device.offer(), None);
         self.devices.insert(id, OnBus { device, primary: key });
         self.channels.insert(key, (id, 0));
-        self.act();
         id
+    }
+
+    /// Lets the guest make connections. Without a connector all are refused.
+    pub fn set_connector(&mut self, connector: Box<dyn Connector>) {
+        self.connector = Some(connector);
+    }
+
+    /// Takes the device of this instance from the guest, unless it has opened it.
+    pub fn remove_unopened(&mut self, instance: Guid) {
+        let is_meant = |(_, on_bus): &(_, &OnBus)| on_bus.device.offer().instance == instance;
+        let found = self.devices.iter().find(is_meant).map(|(_, on_bus)| on_bus.primary);
+        if let Some(primary) = found.filter(|key| !self.server.is_open(*key)) {
+            self.server.revoke(primary);
+            self.act();
+        }
+    }
+
+    /// Takes the device behind a channel from the guest: its handler has ended it.
+    pub fn end(&mut self, key: ChannelKey) {
+        self.server.revoke(key);
+        self.act();
     }
 
     /// Takes a device from the guest. It is dropped when its channels are closed.
@@ -198,6 +227,7 @@ impl Bus {
                     let opened = self.open(key, *request);
                     self.server.complete(Completion::Opened(key, opened));
                 }
+                Action::Connect(request) => self.connect(&request),
                 Action::Close(key) => self.platform.command(key, Command::Close),
                 Action::Retarget(key, target) => {
                     self.platform.command(key, Command::Retarget(target));
@@ -210,6 +240,17 @@ impl Bus {
             }
         }
         self.deliver();
+    }
+
+    fn connect(&mut self, request: &TlConnectRequest) {
+        let TlConnectRequest { guest_endpoint, host_service } = *request;
+        let connector = self.connector.as_mut();
+        match connector.and_then(|it| it.connect(guest_endpoint, host_service)) {
+            Some(device) => {
+                self.put(device);
+            }
+            None => self.server.refuse_connect(request),
+        }
     }
 
     fn open(&mut self, key: ChannelKey, request: OpenRequest) -> bool {

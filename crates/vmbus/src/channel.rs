@@ -131,6 +131,7 @@ impl Channel {
             target: request.interrupt,
             wanted: 0,
             subchannels: None,
+            ended: false,
             closed: false,
         };
         let poll = AdaptivePoll::default();
@@ -272,6 +273,12 @@ impl Channel {
         let done = |id: &GpadlId| handler.release_gpadl(*id) == Closing::Drained;
         let at = self.releasing.iter().position(done)?;
         Some(Completion::GpadlDropped(self.key, self.releasing.swap_remove(at)))
+    }
+
+    /// Whether the handler has ended its device in the last turn, for
+    /// [`Bus::end`](crate::Bus::end).
+    pub fn wants_end(&mut self) -> bool {
+        std::mem::take(&mut self.link.ended)
     }
 
     /// Subchannels that the handler has asked for in the last turn, for

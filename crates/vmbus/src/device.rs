@@ -31,6 +31,8 @@
 //!   other channels of the device are open.
 //! - A handler that has asked for subchannels sees each of them opened as a channel of its device;
 //!   they go when the channel that asked is closed.
+//! - A device whose offer has the flag of a socket (TLNPI) is used once: it is taken from the guest
+//!   when that closes its channel, lets go of its relid, or starts over.
 //! - `on_batch` follows every run of `on_packet` and each `on_ready`, and is called with nothing
 //!   taken too: when the guest has made room for what [`Io::send`] could not send, for example.
 //! - After the first `close`, no `on_packet` comes and nothing that is sent reaches the guest. As
@@ -42,7 +44,7 @@ use std::os::fd::BorrowedFd;
 
 use busway_memory::GuestMemory;
 use busway_ring::Packet;
-use busway_wire::Version;
+use busway_wire::{Guid, Version};
 
 use crate::channel::Progress;
 use crate::fault::Fault;
@@ -59,6 +61,14 @@ pub trait Device: Send {
     ///
     /// An error is the host's: there is nothing in an open that a device could object to.
     fn open(&mut self, opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault>;
+}
+
+/// Where the guest's own connections to the host go (hv_sock).
+pub trait Connector: Send {
+    /// The guest asks for a connection from its end to a service; the device that is offered to it
+    /// as such, or nothing to refuse it. Called on the bus's thread; must not block, and must set a
+    /// limit to how many there are.
+    fn connect(&mut self, endpoint: Guid, service: Guid) -> Option<Box<dyn Device>>;
 }
 
 /// What a device knows when a channel of it is opened.

@@ -48,6 +48,8 @@ pub(crate) struct Link {
     pub(crate) wanted: u32,
     /// Subchannels that the handler has asked for.
     pub(crate) subchannels: Option<u16>,
+    /// The handler has ended the channel's device.
+    pub(crate) ended: bool,
     /// The guest has closed the channel: its rings are its own again.
     pub(crate) closed: bool,
 }
@@ -158,6 +160,12 @@ impl Io<'_> {
             }
             Err(full) => lasting(full).map_or(Ok(Sent::NoRoom), Err),
         }
+    }
+
+    /// Takes the device from the guest, after it has seen what was sent in this batch: for one that
+    /// is used once.
+    pub fn end(&mut self) {
+        self.link.ended = true;
     }
 
     /// Has the guest offered `count` subchannels of this channel, beyond those it has. It is told

@@ -37,7 +37,7 @@ mod server;
 pub use action::{Action, ChannelKey, Completion, InterruptTarget, MessageTarget, OpenRequest};
 pub use bus::{Bus, Delivery, DeviceId, Platform};
 pub use channel::{Channel, Command, Progress};
-pub use device::{ChannelHandler, Closing, Device, Opening, Wakeup, When};
+pub use device::{ChannelHandler, Closing, Connector, Device, Opening, Wakeup, When};
 pub use fault::Fault;
 pub use gpadl::{Gpadl, GpadlError, GpadlId, Range};
 pub use io::{Interrupts, Io, Sent, external_pages};

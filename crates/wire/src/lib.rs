@@ -24,6 +24,7 @@ mod open_enum;
 pub mod class;
 pub mod control;
 pub mod guid;
+pub mod hvsock;
 pub mod hypercall;
 pub mod ic;
 pub mod nvsp;

@@ -18,13 +18,12 @@ use std::sync::Arc;
 
 use busway_hyperv::synic::Synic;
 use busway_memory::GuestMemory;
-use busway_vmbus::{Bus, Device, Fault, ServerConfig};
+use busway_vmbus::{Bus, Connector, Device, Fault, ServerConfig};
 
 use crate::engine::Engine;
 use platform::{ChannelInterrupts, Machine};
-use port::News;
 
-pub use port::Port;
+pub use port::{News, Port};
 pub use worker::Worker;
 
 /// The bus of one life of the machine.
@@ -58,6 +57,11 @@ impl VmBus {
         self.bus.add(device);
     }
 
+    /// Lets the guest make connections to the host.
+    pub fn set_connector(&mut self, connector: Box<dyn Connector>) {
+        self.bus.set_connector(connector);
+    }
+
     /// The letter box, whose bell says when to [`work`](Self::work).
     pub const fn port(&self) -> &Arc<Port> {
         &self.port
@@ -74,6 +78,11 @@ impl VmBus {
                 News::Message(message) => self.bus.guest_message(message.as_bytes()),
                 News::Completed(completion) => self.bus.complete(completion),
                 News::Subchannels(key, count) => self.bus.offer_subchannels(key, count),
+                News::Ended(key) => self.bus.end(key),
+                News::Add(device) => {
+                    self.bus.add(device);
+                }
+                News::RemoveUnopened(instance) => self.bus.remove_unopened(instance),
                 News::Failed(key, fault) => self.bus.channel_failed(key, fault),
                 News::HostFailed(fault) => return Err(fault),
             }

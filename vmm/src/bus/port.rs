@@ -7,7 +7,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use busway_vmbus::{ChannelKey, Completion, Fault};
+use busway_vmbus::{ChannelKey, Completion, Device, Fault};
+use busway_wire::Guid;
 use busway_wire::control::{Header, MessageBuf, MessageType};
 use busway_wire::hypercall::{PostMessage, Status, connection};
 use busway_wire::synic::MessageKind;
@@ -22,7 +23,6 @@ use crate::partition::Bus;
 const MAX_WAITING: usize = 1024;
 
 /// News for the bus.
-#[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
     reason = "few wait, and a box would be an allocation for each"
@@ -34,6 +34,12 @@ pub enum News {
     Completed(Completion),
     /// A channel is to have so many more subchannels.
     Subchannels(ChannelKey, u16),
+    /// A channel's handler has ended its device.
+    Ended(ChannelKey),
+    /// Somebody has a device for the guest.
+    Add(Box<dyn Device>),
+    /// The device of this instance is to go, unless the guest has opened it.
+    RemoveUnopened(Guid),
     /// A channel cannot go on.
     Failed(ChannelKey, Fault),
     /// The machine cannot go on.
@@ -41,7 +47,6 @@ pub enum News {
 }
 
 /// The bus's letter box.
-#[derive(Debug)]
 pub struct Port {
     news: Mutex<VecDeque<News>>,
     /// For who waits for news without an event loop.

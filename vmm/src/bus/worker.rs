@@ -165,6 +165,9 @@ impl Loop {
         if let Some(count) = self.channel.wanted_subchannels() {
             self.port.send(News::Subchannels(self.channel.key(), count));
         }
+        if self.channel.wants_end() {
+            self.port.send(News::Ended(self.channel.key()));
+        }
         match progress {
             Ok(Progress::Idle) => {}
             // Comes back through the loop, so that commands and back ends have their turn.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use busway_wire::control::layout::{
-    ModifyChannel, ModifyChannelResponse, OpenChannelBody, OpenResult, status,
+    ModifyChannel, ModifyChannelResponse, OfferFlags, OpenChannelBody, OpenResult, status,
 };
 use busway_wire::control::{HostMessage, MessageType};
 use busway_wire::synic::VMBUS_SINT;
@@ -77,6 +77,11 @@ impl Channel {
     pub(super) const fn new(offer: Offer, subchannel_index: u16) -> Self {
         let (state, listing) = (State::Closed, Listing::Offered);
         Self { offer, subchannel_index, subchannels: Vec::new(), relid: None, state, listing }
+    }
+
+    /// Whether it is a socket: used once.
+    pub(super) const fn is_socket(&self) -> bool {
+        self.offer.flags.contains(OfferFlags::TLNPI_PROVIDER_OFFER)
     }
 
     /// What offers are sorted by.
@@ -222,6 +227,11 @@ impl Server {
         if matches!(channel.state, State::Closed) {
             let state = channel.state.name();
             return Err(ControlError::ChannelState { kind, relid, state });
+        }
+        if channel.is_socket() {
+            // The guest waits for the RESCIND that follows its close.
+            self.revoke(key);
+            return Ok(());
         }
         // Guests free the subchannels of a channel that they close when these are rescinded.
         self.revoke_subchannels(key);

@@ -233,7 +233,7 @@ impl Server {
             GuestMessage::ModifyChannel(modify) => self.modify_channel(&modify),
             GuestMessage::RelidReleased(released) => self.relid_released(released.relid),
             GuestMessage::TlConnectRequest(request, _) => {
-                self.refuse_connect(&request);
+                self.actions.push_back(Action::Connect(request));
                 Ok(())
             }
             GuestMessage::OpenReservedChannel(_)
@@ -274,9 +274,9 @@ impl Server {
         self.actions.push_back(Action::Post(target, message));
     }
 
-    /// No socket listens on the host. Linux takes the missing offer for an answer and ignores this
+    /// Nobody listens on the host. Linux takes the missing offer for an answer and ignores this
     /// message; Windows waits for it.
-    fn refuse_connect(&mut self, request: &TlConnectRequest) {
+    pub fn refuse_connect(&mut self, request: &TlConnectRequest) {
         let &TlConnectRequest { guest_endpoint, host_service } = request;
         self.post(HostMessage::TlConnectResult(TlConnectResult {
             guest_endpoint,

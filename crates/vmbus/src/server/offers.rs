@@ -51,6 +51,11 @@ impl Server {
         indices.take(count.into()).map(add).collect()
     }
 
+    /// Whether the guest has a channel open, or is about to.
+    pub fn is_open(&self, key: ChannelKey) -> bool {
+        self.channels.get(&key).is_some_and(|channel| !matches!(channel.state, State::Closed))
+    }
+
     /// Removes a channel, and its subchannels before it. [`Action::Gone`] follows when nothing of
     /// it is in use any more.
     pub fn revoke(&mut self, key: ChannelKey) {
@@ -60,6 +65,10 @@ impl Server {
 
     /// Takes a channel from the guest until its next connection: the guest broke its protocol.
     pub fn withdraw(&mut self, key: ChannelKey) {
+        if self.channels.get(&key).is_some_and(Channel::is_socket) {
+            self.revoke(key);
+            return;
+        }
         self.revoke_subchannels(key);
         self.withdraw_as(key, Listing::Withdrawn);
     }
@@ -172,7 +181,11 @@ impl Server {
             return Err(ControlError::ChannelState { kind, relid, state });
         }
         channel.relid = None;
+        let is_socket = channel.is_socket();
         self.free_relid(relid);
+        if is_socket {
+            self.revoke(key);
+        }
         Ok(())
     }
 
@@ -191,10 +204,13 @@ impl Server {
                 channel.listing = Listing::Offered;
             }
         }
-        // The next guest asks its devices for subchannels anew.
+        // The next guest asks its devices for subchannels anew, and makes its own connections.
         let keys: Vec<_> = self.channels.keys().copied().collect();
         for key in keys {
             self.revoke_subchannels(key);
+            if self.channels.get(&key).is_some_and(Channel::is_socket) {
+                self.revoke(key);
+            }
         }
     }
 }

@@ -620,6 +620,11 @@ fn a_connect_request_is_refused_while_no_socket_listens() {
     let (mut host, _) = Host::connected(Version::V5_3);
     let words: Vec<u32> = [21, 0].into_iter().chain(1..=8).collect();
     host.send(&words).unwrap();
+    let (_, actions) = host.drain();
+    let [Action::Connect(request)] = &actions[..] else {
+        panic!("{actions:?}");
+    };
+    host.server.refuse_connect(request);
     let messages = host.messages();
     let bytes = bytes_of(&messages[0]);
     let bytes = bytes.as_bytes();
