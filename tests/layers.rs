@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "busway-storage",
         &["busway-wire", "busway-memory", "busway-ring", "busway-vmbus", "busway-block"],
     ),
+    ("busway-hvsock", &["busway-wire", "busway-ring", "busway-vmbus"]),
     ("busway-integration", &["busway-wire", "busway-ring", "busway-vmbus"]),
     (
         "busway-testkit",

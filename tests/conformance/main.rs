@@ -8,6 +8,7 @@ mod bus;
 mod daemons;
 mod echo;
 mod integration;
+mod sockets;
 mod storage;
 mod storvsc;
 mod talker;
