@@ -28,6 +28,7 @@ mod kernel;
 mod loop_device;
 mod machine;
 mod report;
+mod sockets;
 mod storage;
 mod survey;
 mod terminal;
@@ -40,13 +41,14 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 6] = [
+const TESTS: [&[Test]; 7] = [
     machine::TESTS,
     detection::TESTS,
     bus::TESTS,
     storage::TESTS,
     integration::TESTS,
     daemons::TESTS,
+    sockets::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -101,6 +101,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "SOCKET")]
     pub control: Option<PathBuf>,
 
+    /// Sockets between host and guest (AF_VSOCK): the guest's connections to PORT go to
+    /// DIR/vsock_PORT; a program that says `CONNECT PORT` on DIR/vsock is connected to the guest's
+    #[arg(long, value_name = "DIR")]
+    pub vsock: Option<PathBuf>,
+
     /// After SIGTERM, give the guest so many seconds to switch itself off; a second signal, or 0,
     /// pulls the plug at once [default: 10]
     #[arg(long, value_name = "SECONDS")]
@@ -207,6 +212,9 @@ impl RunArgs {
         set("grace", &self.grace, &mut spec.grace)?;
         if self.control.is_some() {
             spec.control.clone_from(&self.control);
+        }
+        if self.vsock.is_some() {
+            spec.vsock.clone_from(&self.vsock);
         }
         let mut timeout = 0_u64;
         set("timeout", &self.timeout, &mut timeout)?;

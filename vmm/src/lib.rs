@@ -17,6 +17,7 @@
 //!     bus                    VMBus and its workers
 //!     vcpu, processors       a thread for each processor
 //!   event_loop the main thread: console, signals, timeout, what vCPUs report
+//!   integration, disks, vsock   what stands behind devices, and outlives resets
 //!   control    the control socket and its client
 //!   console    the host's end of the serial port
 //! check        what this machine's KVM can do
@@ -48,6 +49,7 @@ pub mod run;
 pub mod signals;
 pub mod spec;
 pub mod vcpu;
+pub mod vsock;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -23,6 +23,7 @@ use crate::kvm::{Choice, Counters, Host, OpenError};
 use crate::signals;
 use crate::spec::{OnReset, SpecError, VmSpec};
 use crate::vcpu::Mailbox;
+use crate::vsock::{Vsock, VsockError};
 
 /// How a run ended, if the host did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,9 @@ pub enum RunError {
     /// The control socket cannot be made.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The directory of sockets cannot be used.
+    #[error(transparent)]
+    Vsock(#[from] VsockError),
     /// The event loop failed.
     #[error(transparent)]
     Loop(#[from] LoopError),
@@ -100,6 +104,7 @@ struct Session {
     signals: EventFd,
     timeout: Option<TimerFd>,
     integration: Integration,
+    vsock: Option<Vsock>,
     /// Removed when it goes.
     _control: Option<Server>,
     /// The guest has panicked, in this life or an earlier one.
@@ -148,6 +153,7 @@ impl Session {
             signals,
             timeout,
             integration,
+            vsock: spec.vsock.as_deref().map(Vsock::start).transpose()?,
             _control: control,
             panicked: Cell::new(false),
             counters: Counters::new(),
@@ -173,6 +179,9 @@ impl Session {
         }
         for device in self.integration.devices(board.engine()) {
             bus.add(device);
+        }
+        if let Some(vsock) = &self.vsock {
+            vsock.attach(&mut bus);
         }
         let port = Arc::clone(bus.port());
         let board = board.start(self.console.output(), clone(&drained)?, &mailbox, port)?;

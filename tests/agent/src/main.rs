@@ -9,6 +9,8 @@
 //! agent load  FILE  [depth= count= block=]
 //! agent clock       [threads= count=]
 //! agent ptp FILE
+//! agent echo PORT   [count=]
+//! agent call PORT   [seed= bytes= turns= parallel=]
 //! ```
 //!
 //! `write` and `check` go through [`Blocks`]; numbers may end in k or m. `direct` bypasses the page cache
@@ -17,12 +19,16 @@
 //! each thread in a region of its own, and reads each back at once. `load` reads blocks with O_DIRECT all over
 //! the disk, `depth` at any time. `clock` looks for time that runs backwards between threads. `ptp` reads
 //! a clock of the PTP class between two readings of the system's.
+//! `echo` listens on an AF_VSOCK port and sends back what each of `count` connections sends, until that has
+//! no more to say; `call` connects to a port of the host's where such a one listens, `parallel` times at once
+//! and `turns` times one after another, and compares what comes back.
 
 mod churn;
 mod clock;
 mod file;
 mod load;
 mod ptp;
+mod vsock;
 mod words;
 
 use std::process::ExitCode;
@@ -66,6 +72,8 @@ fn run() -> Result<(), String> {
         "load" => load::run(&path, words),
         "clock" => clock::run(words),
         "ptp" => ptp::run(&path, words),
+        "echo" => vsock::echo(&path, words),
+        "call" => vsock::call(&path, words),
         other => Err(format!("no task is called {other:?}")),
     }
 }

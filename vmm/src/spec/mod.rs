@@ -59,6 +59,9 @@ pub struct VmSpec {
     /// The control socket.
     #[serde(default)]
     pub control: Option<PathBuf>,
+    /// The directory of sockets between host and guest.
+    #[serde(default)]
+    pub vsock: Option<PathBuf>,
     /// Seconds that the guest has to switch itself off after SIGTERM; 0 for none.
     #[serde(default = "default_grace")]
     pub grace: u64,
@@ -212,6 +215,7 @@ impl VmSpec {
             serial: SerialSpec::default(),
             integration: IntegrationSpec::default(),
             control: None,
+            vsock: None,
             grace: default_grace(),
             timeout: None,
             on_panic: OnPanic::default(),
