@@ -27,6 +27,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "busway-testkit",
         &["busway-wire", "busway-memory", "busway-ring", "busway-vmbus", "busway-hyperv"],
     ),
+    ("busway-frames", &["busway-memory"]),
+    (
+        "busway-network",
+        &["busway-wire", "busway-memory", "busway-ring", "busway-vmbus", "busway-frames"],
+    ),
 ];
 
 /// Crates without threads, sockets, clocks or an operating system.
@@ -41,6 +46,7 @@ const VMM_ONLY: &[&str] = &["kvm-ioctls", "kvm-bindings", "event-manager"];
 /// The files that may contain `unsafe`.
 const UNSAFE: &[&str] = &[
     "crates/block/src/kernel.rs",
+    "crates/frames/src/kernel.rs",
     "crates/memory/src/buffer.rs",
     "crates/memory/src/guest.rs",
     "crates/memory/src/slices.rs",

@@ -8,6 +8,8 @@ mod bus;
 mod daemons;
 mod echo;
 mod integration;
+mod netvsc;
+mod network;
 mod sockets;
 mod storage;
 mod storvsc;

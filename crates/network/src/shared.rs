@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What the channels of a card share: its settings, and each other's letter boxes.
+//!
+//! A channel looks at a number to see whether the settings have changed, and takes a new copy only
+//! then; so no frame costs a lock. Whoever changes them rings every channel's bell, and a channel
+//! that has taken the new ones rings the first's: when all have, nothing uses a buffer any more
+//! that the guest wants back.
+
+use std::any::Any;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use busway_vmbus::{Fault, GpadlId};
+use rustix::event::EventfdFlags;
+
+use crate::buffers::ReceiveBuffer;
+use crate::outbox::Piece;
+use crate::settings::Settings;
+
+/// Pieces that may wait in a letter box; more are lost, as when a card's queue overflows.
+const MOST_WAITING: usize = 2048;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What wakes a channel.
+#[derive(Debug)]
+pub(crate) struct Bell(OwnedFd);
+
+impl Bell {
+    pub(crate) fn new() -> Result<Self, Fault> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        rustix::event::eventfd(0, flags).map(Self).map_err(Fault::host)
+    }
+
+    pub(crate) fn ring(&self) {
+        // Fails only when the counter is full, and then it has rung.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    pub(crate) fn heard(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Frames on their way from one channel to another.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) buffer: Arc<ReceiveBuffer>,
+    pub(crate) pieces: Vec<Piece>,
+}
+
+impl Drop for Parcel {
+    /// Parts that nobody has taken out are free again.
+    fn drop(&mut self) {
+        self.buffer.give_back(self.pieces.drain(..).map(|piece| piece.part));
+    }
+}
+
+/// An open channel as the others see it.
+#[derive(Debug)]
+pub(crate) struct Port {
+    inbox: Mutex<Vec<Parcel>>,
+    /// Whether there is anything in it, to be asked without its lock.
+    has_mail: AtomicBool,
+    pub(crate) bell: Bell,
+}
+
+impl Port {
+    pub(crate) fn new() -> Result<Self, Fault> {
+        let (inbox, has_mail) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self { inbox, has_mail, bell: Bell::new()? })
+    }
+
+    /// Leaves frames here; too many are dropped.
+    pub(crate) fn post(&self, parcel: Parcel) {
+        let mut inbox = lock(&self.inbox);
+        let waiting: usize = inbox.iter().map(|parcel| parcel.pieces.len()).sum();
+        if waiting + parcel.pieces.len() <= MOST_WAITING {
+            inbox.push(parcel);
+            self.has_mail.store(true, Ordering::Release);
+            drop(inbox);
+            self.bell.ring();
+        }
+    }
+
+    pub(crate) fn take_mail(&self) -> Vec<Parcel> {
+        if !self.has_mail.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut lock(&self.inbox))
+    }
+}
+
+/// What becomes of the link, as the guest is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkNews {
+    Up,
+    Down,
+    NetworkChange,
+}
+
+/// News that may wait for a guest that does not listen; the oldest are forgotten first.
+const MOST_NEWS: usize = 16;
+
+#[derive(Debug)]
+struct State {
+    settings: Arc<Settings>,
+    /// Buffers that a channel may still use.
+    buffers: Vec<(GpadlId, Weak<dyn Any + Send + Sync>)>,
+    news: Vec<LinkNews>,
+}
+
+/// What the channels of a card share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    changes: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        let state = State { settings, buffers: Vec::new(), news: Vec::new() };
+        Self { state: Mutex::new(state), changes: AtomicU64::new(0) }
+    }
+
+    /// How often the settings have changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// The settings, and how often they had changed.
+    pub(crate) fn settings(&self) -> (u64, Arc<Settings>) {
+        let state = lock(&self.state);
+        (self.changes(), Arc::clone(&state.settings))
+    }
+
+    /// Changes them, and tells all channels.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Settings)) {
+        let mut state = lock(&self.state);
+        // No copy of the settings, which hold buffers, may outlive the lock: whoever waits for the
+        // last one would not be told.
+        change(Arc::make_mut(&mut state.settings));
+        self.changes.fetch_add(1, Ordering::Release);
+        ring(&state.settings.ports);
+    }
+
+    /// Remembers a buffer, to know when nobody uses it any more.
+    pub(crate) fn watch(&self, gpadl: GpadlId, buffer: Weak<dyn Any + Send + Sync>) {
+        lock(&self.state).buffers.push((gpadl, buffer));
+    }
+
+    /// Whether a channel may still use the buffer in `gpadl`, or any buffer.
+    pub(crate) fn uses(&self, gpadl: Option<GpadlId>) -> bool {
+        let mut state = lock(&self.state);
+        state.buffers.retain(|(_, buffer)| buffer.strong_count() != 0);
+        state.buffers.iter().any(|(used, _)| gpadl.is_none_or(|gpadl| gpadl == *used))
+    }
+
+    /// Wakes the first channel.
+    pub(crate) fn ring_first(&self) {
+        ring(lock(&self.state).settings.ports.get(..1).unwrap_or_default());
+    }
+
+    /// Wakes all channels.
+    pub(crate) fn ring_all(&self) {
+        ring(&lock(&self.state).settings.ports);
+    }
+
+    pub(crate) fn take_news(&self) -> Vec<LinkNews> {
+        std::mem::take(&mut lock(&self.state).news)
+    }
+
+    fn tell(&self, news: LinkNews) {
+        let mut state = lock(&self.state);
+        if state.news.len() >= MOST_NEWS {
+            state.news.remove(0);
+        }
+        state.news.push(news);
+    }
+}
+
+fn ring(ports: &[Option<Arc<Port>>]) {
+    ports.iter().flatten().for_each(|port| port.bell.ring());
+}
+
+/// The plug of a card's cable: who has it may pull it, from any thread.
+#[derive(Clone, Debug)]
+pub struct LinkControl {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl LinkControl {
+    /// Puts the link up or down. While it is down no frame passes, in either direction.
+    pub fn set_up(&self, up: bool) {
+        if self.is_up() == up {
+            return;
+        }
+        self.shared.tell(if up { LinkNews::Up } else { LinkNews::Down });
+        self.shared.change(|settings| settings.link_up = up);
+    }
+
+    /// Whether the link is up.
+    pub fn is_up(&self) -> bool {
+        lock(&self.shared.state).settings.link_up
+    }
+
+    /// Tells the guest that the cable leads elsewhere now: it should ask for its addresses anew.
+    pub fn network_changed(&self) {
+        self.shared.tell(LinkNews::NetworkChange);
+        self.shared.ring_first();
+    }
+}

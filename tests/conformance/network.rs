@@ -1,0 +1,691 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The network card against a driver's end, its cable led back to itself.
+
+use busway_frames::Network;
+use busway_network::{CardOptions, LinkControl, Mac, NetworkCard};
+use busway_ring::Outgoing;
+use busway_testkit::{Pair, PairConfig};
+use busway_vmbus::DeviceId;
+use busway_wire::control::layout::OfferChannel;
+use busway_wire::nvsp::{
+    Message, MessageType, RndisChannel, Status, SubchannelComplete, SubchannelOperation,
+    SubchannelRequest, SwitchDataPath, Version,
+};
+use busway_wire::packet::PacketType;
+use busway_wire::rndis::{Oid, Status as RndisStatus};
+use busway_wire::{Guid, Version as BusVersion, class};
+use zerocopy::IntoBytes;
+
+use crate::netvsc::{
+    CHECKSUM, HASH, LARGE_SEND, Netvsc, PACKET_ID, VLAN, message, poke, whole, words,
+};
+
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+
+/// A guest with a card that has `queues` channels.
+struct Setup {
+    pair: Pair,
+    device: DeviceId,
+    link: LinkControl,
+    offer: OfferChannel,
+}
+
+fn setup(queues: u16) -> Setup {
+    let mut pair = Pair::new(PairConfig { vps: 2, ram_pages: 8192, ..PairConfig::default() });
+    let instance = Guid::from_text_order(0x6e65_7400_0000_4000_8000_0000_0000_0001);
+    let options = CardOptions { instance, mac: Mac(MAC), mtu: 9000, queues };
+    let card = NetworkCard::new(&options, Network::loopback());
+    let link = card.link();
+    let device = pair.add(card);
+    let connected = pair.connect(BusVersion::V5_3);
+    let offer = *connected.offer(class::NETWORK);
+    Setup { pair, device, link, offer }
+}
+
+fn started(queues: u16) -> (Setup, Netvsc) {
+    let mut setup = setup(queues);
+    let driver = Netvsc::start(&mut setup.pair, &setup.offer, Version::V6_1);
+    (setup, driver)
+}
+
+/// A frame to the card itself, of which no byte is like its neighbours.
+fn frame(len: usize) -> Vec<u8> {
+    let mut frame = [&MAC[..], &[2, 0, 0, 0, 0, 9], &[0x88, 0xb5]].concat();
+    frame.extend((frame.len()..len).map(|i| (i * 13 % 251) as u8));
+    frame
+}
+
+/// An IPv4 packet with TCP in a frame to the card; lengths and checksums as `hv_netvsc` leaves them
+/// for the card to compute: TCP's holds the sum of the pseudo header, with or without the length.
+fn tcp_frame(payload: usize, source_port: u16, for_cutting: bool) -> Vec<u8> {
+    let mut frame = [&MAC[..], &[2, 0, 0, 0, 0, 9], &[8, 0]].concat();
+    let total = if for_cutting { 0 } else { 40 + payload as u16 };
+    frame.extend([0x45, 0]);
+    frame.extend(total.to_be_bytes());
+    frame.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend(source_port.to_be_bytes());
+    frame.extend([0, 80, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 0x20, 0, 0, 0, 0, 0]);
+    let len = if for_cutting { 0 } else { 20 + payload as u32 };
+    let pseudo = 0x0a00 + 0x0001 + 0x0a00 + 0x0002 + 6 + len;
+    frame[50..52]
+        .copy_from_slice(&((pseudo & 0xffff) as u16 + (pseudo >> 16) as u16).to_be_bytes());
+    frame.extend((0..payload).map(|i| (i * 7 % 253) as u8));
+    frame
+}
+
+/// The one's complement sum of big-endian words (RFC 1071), the slow way.
+fn sum(bytes: &[u8]) -> u16 {
+    let words = bytes
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0)));
+    let mut total: u64 = words.map(u64::from).sum();
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    total as u16
+}
+
+/// Whether TCP's checksum is right in an IPv4 frame.
+fn tcp_is_right(frame: &[u8]) -> bool {
+    let len = (frame.len() - 34) as u16;
+    let pseudo = [&frame[26..34], &[0, 6], &len.to_be_bytes(), &frame[34..]].concat();
+    sum(&pseudo) == 0xffff
+}
+
+const TCP_CHECKSUM_NOTE: (u32, u32) = (CHECKSUM, 1 | 1 << 2 | 34 << 16);
+
+#[test]
+fn every_version_is_spoken_and_no_other() {
+    let mut setup = setup(1);
+    let mut driver = Netvsc::open(&mut setup.pair, &setup.offer, 4);
+    for wrong in [0, 1, 3, 0x4_0001, 0x6_0002, 0x7_0000] {
+        let complete = driver.init(&mut setup.pair, Version(wrong));
+        assert_ne!(complete.status, Status::SUCCESS, "{wrong:#x}");
+    }
+    for version in Version::ALL {
+        let complete = driver.init(&mut setup.pair, version);
+        assert_eq!((complete.status, complete.version), (Status::SUCCESS, version));
+    }
+}
+
+/// T4: OpenBSD and iPXE ask for completions of what has no answer, and want nothing in them.
+#[test]
+fn what_has_no_answer_is_completed_with_nothing() {
+    let mut setup = setup(1);
+    let pair = &mut setup.pair;
+    let mut driver = Netvsc::open(pair, &setup.offer, 4);
+    driver.init(pair, Version::V5);
+    let config = Message::new(MessageType::SEND_NDIS_CONFIG, &[1514_u32, 0, 8, 0]);
+    assert!(driver.ask(pair, config.as_bytes()).is_empty());
+    // As short as FreeBSD's: no more than it needs.
+    let version = Message::new(MessageType::SEND_NDIS_VERSION, &[6_u32, 1]);
+    assert!(driver.ask(pair, &version.as_bytes()[..16]).is_empty());
+    let switch = Message::new(MessageType::SWITCH_DATA_PATH, &SwitchDataPath { active: 0 });
+    assert!(driver.ask(pair, switch.as_bytes()).is_empty());
+    let unknown = Message::new(MessageType(199), &0_u32);
+    assert!(driver.ask(pair, unknown.as_bytes()).is_empty());
+    driver.channel.send(pair, &Outgoing::in_band(0, unknown.as_bytes()));
+    pair.work();
+    assert_eq!(driver.channel.try_receive(pair), None, "nobody asked for an answer");
+}
+
+/// iPXE: NVSP 1, without a word about NDIS, and completions of frames that are empty.
+#[test]
+fn a_guest_of_version_1_sends_and_receives() {
+    let mut setup = setup(1);
+    let pair = &mut setup.pair;
+    let mut driver = Netvsc::open(pair, &setup.offer, 2);
+    driver.init(pair, Version::V1);
+    driver.share(pair);
+    driver.initialize(pair);
+    driver.set_filter(pair, 0x0d);
+    for turn in 0..10 {
+        let sent = frame(60 + turn);
+        let message = message(&[], &sent);
+        assert_eq!(driver.send_pages(pair, &[&message], None), Status::SUCCESS);
+        let packet = driver.next_packet(pair).unwrap();
+        let (_, messages) = driver.messages(&packet);
+        assert_eq!(whole(&messages)[0].bytes, sent);
+        let id = packet.descriptor.transaction_id;
+        driver.channel.send(pair, &Outgoing::completion(id, &[]));
+    }
+    driver.revoke(pair);
+}
+
+#[test]
+fn questions_have_answers_of_the_right_length() {
+    let (mut setup, mut driver) = started(4);
+    let pair = &mut setup.pair;
+    let mut ask = |oid, len| driver.query(pair, oid, len);
+    assert_eq!(ask(Oid::ETHERNET_PERMANENT_ADDRESS, 0), Ok(MAC.to_vec()));
+    assert_eq!(ask(Oid::GEN_MAXIMUM_FRAME_SIZE, 0), Ok(words(&[1500])));
+    assert_eq!(ask(Oid::GEN_MEDIA_CONNECT_STATUS, 0), Ok(words(&[0])));
+    assert_eq!(ask(Oid::GEN_LINK_SPEED, 0), Ok(words(&[100_000_000])));
+    assert_eq!(ask(Oid::GEN_CURRENT_PACKET_FILTER, 0), Ok(words(&[0x0d])));
+    for (asked, len) in [(156, 156), (144, 144), (112, 112)] {
+        let value = ask(Oid::TCP_OFFLOAD_HARDWARE_CAPABILITIES, asked).unwrap();
+        assert_eq!((value.len(), value[0]), (len, 0xa7));
+        // What `rndis_netdev_set_hwcaps` of Linux asks for: TCP with options, UDP, segmentation.
+        assert_eq!(value[8] & 0x54, 0x54);
+        assert_eq!(value[80] & 2, 2);
+    }
+    let scale = ask(Oid::GEN_RECEIVE_SCALE_CAPABILITIES, 18).unwrap();
+    assert_eq!((scale.len(), scale[12]), (18, 4));
+    assert_eq!(ask(Oid(0x0001_01ff), 0), Err(0xc000_00bb));
+    let supported = ask(Oid::GEN_SUPPORTED_LIST, 0).unwrap();
+    assert!(supported.len() > 80);
+    for oid in supported.chunks(4) {
+        let oid = Oid(u32::from_le_bytes(oid.try_into().unwrap()));
+        assert!(ask(oid, 156).is_ok(), "{oid}");
+    }
+}
+
+#[test]
+fn an_mtu_makes_room_for_its_frames() {
+    let mut setup = setup(1);
+    let pair = &mut setup.pair;
+    let mut driver = Netvsc::open(pair, &setup.offer, 16);
+    driver.init(pair, Version::V6_1);
+    driver.configure(pair, 9014, 0x8c);
+    driver.share(pair);
+    driver.initialize(pair);
+    driver.set_filter(pair, 0x0d);
+    assert_eq!(driver.query(pair, Oid::GEN_MAXIMUM_FRAME_SIZE, 0), Ok(words(&[9000])));
+    for len in [60, 9014] {
+        let sent = frame(len);
+        assert_eq!(driver.send_pages(pair, &[&message(&[], &sent)], None), Status::SUCCESS);
+        assert_eq!(driver.frames(pair)[0].bytes, sent);
+    }
+    let long = frame(9100);
+    assert_eq!(driver.send_pages(pair, &[&message(&[], &long)], None), Status::SUCCESS);
+    assert!(driver.frames(pair).is_empty(), "too long to come in");
+}
+
+#[test]
+fn frames_are_sent_from_wherever_they_are() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    let sent = frame(1514);
+    let bytes = message(&[(HASH, 7)], &sent);
+    // In a section; in one range; the header in one and the frame in pieces of no size in others.
+    driver.send_frame(pair, &[], &sent);
+    assert_eq!(driver.send_pages(pair, &[&bytes], None), Status::SUCCESS);
+    let parts = [&bytes[..60], &bytes[60..61], &bytes[61..900], &bytes[900..]];
+    assert_eq!(driver.send_pages(pair, &parts, None), Status::SUCCESS);
+    // The header in a section and the frame in pages, as a copy that is not worth it.
+    driver.send.memory.write_at(2 * 6144, &bytes[..60]);
+    assert_eq!(driver.send_pages(pair, &[&bytes[60..]], Some((2, 60))), Status::SUCCESS);
+    let frames = driver.frames(pair);
+    assert_eq!(frames.len(), 4);
+    assert!(frames.iter().all(|frame| frame.bytes == sent && frame.notes.is_empty()));
+}
+
+/// As `netvsc_copy_to_send_buf` of Linux does with a burst: each padded to 8 bytes.
+#[test]
+fn several_frames_are_sent_at_once() {
+    let (mut setup, mut driver) = started(1);
+    let mut bytes = Vec::new();
+    for len in [60, 61, 1001] {
+        let mut one = message(&[], &frame(len));
+        let padded = one.len().next_multiple_of(8);
+        one.resize(padded, 0xee);
+        one[4..8].copy_from_slice(&(padded as u32).to_le_bytes());
+        bytes.extend(one);
+    }
+    let pair = &mut setup.pair;
+    let status = driver.send_section(pair, RndisChannel::DATA, 3, &bytes);
+    assert_eq!(status, Status::SUCCESS);
+    let packet = driver.next_packet(pair).unwrap();
+    let (_, messages) = driver.messages(&packet);
+    let lengths: Vec<_> = whole(&messages).iter().map(|frame| frame.bytes.len()).collect();
+    assert_eq!(lengths, [60, 61, 1001], "and come in by one packet");
+}
+
+#[test]
+fn a_filter_decides_what_comes_in() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    let to = |mac: [u8; 6]| [&mac[..], &frame(60)[6..]].concat();
+    let cases =
+        [(MAC, 0x01), ([2, 0, 0, 0, 0, 8], 0), ([1, 0, 0x5e, 1, 2, 3], 0x04), ([0xff; 6], 0x08)];
+    for filter in [0x01, 0x04, 0x08, 0x0d, 0x20, 0] {
+        driver.set_filter(pair, filter);
+        for (mac, wanted) in cases {
+            driver.send_frame(pair, &[], &to(mac));
+            let came = !driver.frames(pair).is_empty();
+            assert_eq!(came, filter == 0x20 || filter & wanted != 0, "{mac:x?} {filter:#x}");
+        }
+    }
+    // The guest may choose another address.
+    driver.set_filter(pair, 0x01);
+    let other = [2, 0, 0, 0, 0, 8];
+    assert_eq!(driver.set(pair, Oid::ETHERNET_CURRENT_ADDRESS, &other), RndisStatus::SUCCESS);
+    driver.send_frame(pair, &[], &to(MAC));
+    driver.send_frame(pair, &[], &to(other));
+    assert_eq!(driver.frames(pair).len(), 1);
+    let group = [3, 0, 0, 0, 0, 8];
+    assert_ne!(driver.set(pair, Oid::ETHERNET_CURRENT_ADDRESS, &group), RndisStatus::SUCCESS);
+}
+
+#[test]
+fn missing_checksums_are_computed() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    for payload in [0, 1, 700, 1460] {
+        let sent = tcp_frame(payload, 1000, false);
+        assert!(!tcp_is_right(&sent));
+        driver.send_frame(pair, &[TCP_CHECKSUM_NOTE], &sent);
+        let frames = driver.frames(pair);
+        assert!(tcp_is_right(&frames[0].bytes), "{payload}");
+        assert_eq!(frames[0].note(CHECKSUM), Some(8), "the guest need not look");
+        assert_eq!(frames[0].bytes[..50], sent[..50]);
+    }
+    // Nothing is claimed of a frame whose checksum nobody computed.
+    let sent = tcp_frame(9, 1000, false);
+    driver.send_frame(pair, &[], &sent);
+    assert_eq!(driver.frames(pair)[0].note(CHECKSUM), None);
+}
+
+#[test]
+fn a_vlan_tag_travels_in_a_note() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    let (tag, sent) = ((VLAN, 3 | 1 << 3 | 0x123 << 4), frame(100));
+    driver.send_frame(pair, &[tag], &sent);
+    let frames = driver.frames(pair);
+    assert_eq!((frames[0].note(VLAN), &frames[0].bytes), (Some(tag.1), &sent));
+    // With a checksum behind it, whose place moves.
+    let sent = tcp_frame(300, 1000, false);
+    driver.send_frame(pair, &[tag, TCP_CHECKSUM_NOTE], &sent);
+    let frames = driver.frames(pair);
+    assert!(tcp_is_right(&frames[0].bytes));
+    assert_eq!((frames[0].note(VLAN), frames[0].note(CHECKSUM)), (Some(tag.1), Some(8)));
+}
+
+/// Switches coalescing on, of both kinds.
+fn coalesce(pair: &mut Pair, driver: &mut Netvsc) {
+    let mut parameters = [0; 28];
+    parameters[..4].copy_from_slice(&[0x80, 3, 28, 0]);
+    (parameters[22], parameters[23]) = (2, 2);
+    let status = driver.set(pair, Oid::TCP_OFFLOAD_PARAMETERS, &parameters);
+    assert_eq!(status, RndisStatus::SUCCESS);
+}
+
+fn large_send(segment: u32) -> (u32, u32) {
+    (LARGE_SEND, segment | 34 << 20 | 1 << 30)
+}
+
+#[test]
+fn a_large_frame_is_cut_by_nobody_on_its_way_to_a_guest_that_coalesces() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    coalesce(pair, &mut driver);
+    for payload in [3000, 61_000] {
+        let sent = tcp_frame(payload, 1000, true);
+        let status = driver.send_pages(pair, &[&message(&[large_send(1448)], &sent)], None);
+        assert_eq!(status, Status::SUCCESS);
+        let frames = driver.frames(pair);
+        let bytes = &frames[0].bytes;
+        assert_eq!((frames.len(), bytes.len()), (1, sent.len()));
+        assert_eq!(bytes[54..], sent[54..]);
+        assert_eq!(bytes[16..18], (40 + payload as u16).to_be_bytes(), "the packet's length");
+        assert_eq!(sum(&bytes[14..34]), 0xffff, "the IP header's checksum");
+        assert_eq!(frames[0].note(CHECKSUM), Some(8));
+        assert!(frames[0].note(PACKET_ID).is_some());
+        // Of TCP's checksum, the pseudo header's part is there, now with the length.
+        let pseudo = [&bytes[26..34], &[0, 6], &(20 + payload as u16).to_be_bytes()[..]].concat();
+        assert_eq!(bytes[50..52], sum(&pseudo).to_be_bytes());
+    }
+}
+
+#[test]
+fn a_large_frame_is_lost_on_a_guest_that_does_not_coalesce() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    let large = message(&[large_send(1448)], &tcp_frame(3000, 1000, true));
+    assert_eq!(driver.send_pages(pair, &[&large], None), Status::SUCCESS);
+    assert!(driver.frames(pair).is_empty());
+    driver.send_frame(pair, &[], &frame(60));
+    assert_eq!(driver.frames(pair).len(), 1);
+}
+
+/// What `rndis_set_rss_param_msg` of Linux sends.
+fn rss(table: &[u32], key: &[u8; 40]) -> Vec<u8> {
+    let table_len = table.len() as u32 * 4;
+    let mut value = vec![0x89, 2, 40, 0, 0, 0, 0, 0];
+    value.extend(words(&[0x1701, table_len, 40, 40, 40 + table_len, 0, 0, 0]));
+    value.extend(words(table));
+    value.extend(key);
+    value
+}
+
+/// The card grants channels, and frames come in by those that table and hash choose.
+#[test]
+fn frames_are_spread_over_channels() {
+    let (mut setup, mut driver) = started(4);
+    let pair = &mut setup.pair;
+    let operation = SubchannelOperation::ALLOCATE;
+    let body = SubchannelRequest { operation, count: 3 };
+    let (kind, granted): (_, SubchannelComplete) =
+        driver.ask_for(pair, MessageType::SUBCHANNEL, &body);
+    assert_eq!(
+        (kind, granted.status, granted.count),
+        (MessageType::SUBCHANNEL, Status::SUCCESS, 3)
+    );
+    let offers: Vec<_> = (0..3).map(|_| pair.expect_offer()).collect();
+    let indices: Vec<_> = offers.iter().map(|offer| offer.subchannel_index).collect();
+    assert_eq!(indices, [1, 2, 3]);
+    let open = |offer| pair.open(offer, 8, 1).unwrap();
+    let mut others: Vec<_> = offers.iter().map(open).collect();
+    // Everything by channel 2.
+    let status = driver.set(pair, Oid::GEN_RECEIVE_SCALE_PARAMETERS, &rss(&[2; 128], &[0x6d; 40]));
+    assert_eq!(status, RndisStatus::SUCCESS);
+    driver.send_frame(pair, &[], &tcp_frame(100, 4000, false));
+    assert!(driver.frames(pair).is_empty(), "not by the first channel");
+    pair.work();
+    let packet = others[1].try_receive(pair).expect("a frame on channel 2");
+    let (_, messages) = driver.messages(&packet);
+    assert!(whole(&messages)[0].note(HASH).is_some());
+    let body = words(&[108, 1]);
+    let id = packet.descriptor.transaction_id;
+    others[1].send(pair, &Outgoing::completion(id, &body));
+    // What is no IP has no hash, and comes by the first channel.
+    driver.send_frame(pair, &[], &frame(60));
+    assert_eq!(driver.frames(pair).len(), 1);
+    // A table that names a channel that there is not.
+    let status = driver.set(pair, Oid::GEN_RECEIVE_SCALE_PARAMETERS, &rss(&[4; 128], &[0; 40]));
+    assert_ne!(status, RndisStatus::SUCCESS);
+    // The first channel goes, and with it the others; the buffers come back.
+    let (gpadl, relid) = (driver.receive.gpadl, driver.channel.relid());
+    pair.close_only(driver.channel);
+    for _ in 0..3 {
+        pair.expect_rescind();
+    }
+    pair.teardown(relid, gpadl);
+}
+
+#[test]
+fn more_channels_than_there_are_are_not_granted() {
+    let (mut setup, mut driver) = started(2);
+    let operation = SubchannelOperation::ALLOCATE;
+    let mut ask = |count| {
+        let body = SubchannelRequest { operation, count };
+        let answer = driver.ask_for(&mut setup.pair, MessageType::SUBCHANNEL, &body);
+        let granted: SubchannelComplete = answer.1;
+        granted
+    };
+    assert_eq!(ask(0).count, 0);
+    assert_eq!((ask(u32::MAX).status, ask(u32::MAX).count), (Status::SUCCESS, 1));
+}
+
+/// Pulls the cable, and puts it back.
+#[test]
+fn the_guest_hears_of_its_link() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    let mut indications = |pair: &mut Pair| {
+        let mut told = Vec::new();
+        while let Some((channel, messages)) = driver.take_packet(pair) {
+            assert_eq!((channel, messages.len()), (RndisChannel::CONTROL, 1));
+            assert_eq!(messages[0][..8], words(&[7, 20]));
+            told.push(u32::from_le_bytes(messages[0][8..12].try_into().unwrap()));
+        }
+        told
+    };
+    setup.link.set_up(false);
+    setup.link.set_up(false);
+    assert_eq!(indications(pair), [0x4001_000c]);
+    setup.link.set_up(true);
+    setup.link.network_changed();
+    assert_eq!(indications(pair), [0x4001_000b, 0x4001_0018]);
+    setup.link.set_up(false);
+    assert_eq!(indications(pair).len(), 1);
+    assert_eq!(driver.query(pair, Oid::GEN_MEDIA_CONNECT_STATUS, 0), Ok(words(&[1])));
+    driver.send_frame(pair, &[], &frame(60));
+    assert!(driver.frames(pair).is_empty());
+}
+
+/// A small ring, and a guest that reads nothing for long: nothing is lost that was promised.
+#[test]
+fn full_rings_lose_no_completion() {
+    let mut setup = setup(1);
+    let pair = &mut setup.pair;
+    let mut driver = Netvsc::open(pair, &setup.offer, 3);
+    driver.init(pair, Version::V6_1);
+    driver.configure(pair, 1514, 0);
+    driver.share(pair);
+    driver.initialize(pair);
+    driver.set_filter(pair, 0x0d);
+    let bytes = message(&[], &frame(60));
+    driver.send.memory.write_at(0, &bytes);
+    let body = busway_wire::nvsp::RndisPacket {
+        channel: RndisChannel::DATA,
+        section_index: 0,
+        section_len: bytes.len() as u32,
+    };
+    let request = Message::new(MessageType::SEND_RNDIS_PACKET, &body);
+    let (mut sent, mut completed, mut received) = (0_u64, 0_u64, 0);
+    for _ in 0..50 {
+        // As many as fit, without reading.
+        loop {
+            let packet = Outgoing {
+                flags: busway_wire::packet::COMPLETION_REQUESTED,
+                ..Outgoing::in_band(1000 + sent, request.as_bytes())
+            };
+            if driver.channel.outgoing.push(&packet).is_err() {
+                break;
+            }
+            sent += 1;
+            if driver.channel.outgoing.publish() {
+                pair.signal(driver.channel.connection_id());
+            }
+            if sent % 100 == 0 {
+                pair.work();
+            }
+        }
+        pair.work();
+        while let Some(packet) = driver.channel.try_receive(pair) {
+            if packet.descriptor.kind == PacketType::COMPLETION {
+                assert_eq!(packet.descriptor.transaction_id, 1000 + completed);
+                completed += 1;
+            } else {
+                received += driver.messages(&packet).1.len();
+                driver.complete(pair, &packet);
+            }
+            pair.work();
+        }
+    }
+    assert_eq!(completed, sent);
+    assert!(sent > 1000 && received > 500, "{sent} {received}");
+}
+
+/// The guest keeps every part of its buffer: there is an end to what comes in, and it goes on when
+/// it gives them back.
+#[test]
+fn a_guest_that_completes_nothing_gets_no_more_than_it_has_room_for() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    let mut kept = Vec::new();
+    for _ in 0..2 * driver.parts {
+        driver.send_frame(pair, &[], &frame(60));
+        kept.append(&mut driver.waiting);
+        while let Some(packet) = driver.channel.try_receive(pair) {
+            kept.push(packet);
+        }
+    }
+    let named: usize = kept.iter().map(|packet| driver.messages(packet).1.len()).sum();
+    assert!(named <= driver.parts as usize && named > driver.parts as usize / 2, "{named}");
+    for packet in &kept {
+        driver.complete(pair, packet);
+    }
+    pair.work();
+    driver.frames(pair);
+    driver.send_frame(pair, &[], &frame(60));
+    assert_eq!(driver.frames(pair).len(), 1);
+}
+
+/// FreeBSD: the buffers' lists are torn down while the channel is open.
+#[test]
+fn buffers_are_given_back_and_shared_again() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    for _ in 0..3 {
+        driver.send_frame(pair, &[], &frame(60));
+        assert_eq!(driver.share_receive(pair, driver.receive.gpadl).status, Status::FAIL);
+        driver.revoke(pair);
+        let relid = driver.channel.relid();
+        pair.teardown(relid, driver.receive.gpadl);
+        pair.teardown(relid, driver.send.gpadl);
+        let channel = driver.channel;
+        pair.close(channel);
+        driver = Netvsc::start(pair, &setup.offer, Version::V6_1);
+    }
+    // Without a word before.
+    driver.send_frame(pair, &[], &frame(60));
+    pair.teardown(driver.channel.relid(), driver.receive.gpadl);
+    let status = driver.send_section(pair, RndisChannel::CONTROL, 1, &words(&[2, 24, 9, 1, 0, 0]));
+    assert_eq!(status, Status::INVALID_RNDIS_PACKET, "there is nowhere to answer");
+}
+
+#[test]
+fn a_card_is_pulled_in_the_middle_of_traffic() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    driver.send_frame(pair, &[], &frame(60));
+    pair.bus.remove(setup.device);
+    let relid = pair.expect_rescind();
+    assert_eq!(relid, driver.channel.relid());
+    pair.work();
+    assert_eq!(pair.open_channels(), 0);
+    pair.release(relid);
+    assert_eq!(pair.host_fault(), None);
+}
+
+/// What a guest gets wrong about one message is refused, and the next one is taken.
+#[test]
+fn nonsense_is_refused_and_the_card_goes_on() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    let good = message(&[], &frame(60));
+    let changed = |at: usize, value: u32| {
+        let mut bytes = good.clone();
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        bytes
+    };
+    let noted = |len: u32, offset: u32| {
+        let mut bytes = message(&[(CHECKSUM, 0)], &frame(60));
+        bytes[44..48].copy_from_slice(&len.to_le_bytes());
+        bytes[52..56].copy_from_slice(&offset.to_le_bytes());
+        bytes
+    };
+    let cases = [
+        ("a kind", changed(0, 77)),
+        ("too long", changed(4, 105)),
+        ("too short", changed(4, 43)),
+        ("endless", changed(4, u32::MAX)),
+        ("no length", changed(4, 0)),
+        ("a frame outside", changed(8, 37)),
+        ("a frame far outside", changed(8, u32::MAX)),
+        ("an endless frame", changed(12, u32::MAX)),
+        ("no frame", changed(12, 0)),
+        ("half a header", changed(12, 13)),
+        ("notes outside", changed(32, 1 << 20)),
+        ("notes of nothing", noted(0, 12)),
+        ("a note too long", noted(17, 12)),
+        ("a note without a value", noted(16, 13)),
+        ("cut, no TCP", message(&[(LARGE_SEND, 1448 | 1 << 30)], &tcp_frame(900, 1, true))),
+        (
+            "cut, far away",
+            message(&[(LARGE_SEND, 9 | 1023 << 20 | 1 << 30)], &tcp_frame(900, 1, true)),
+        ),
+        ("cut into nothing", message(&[large_send(0)], &tcp_frame(900, 1, true))),
+        ("cut, the old way", message(&[(LARGE_SEND, 9 | 34 << 20)], &tcp_frame(900, 1, true))),
+        ("a checksum outside", message(&[(CHECKSUM, 4 | 60 << 16)], &frame(60))),
+        ("a checksum of nothing", message(&[(CHECKSUM, 8)], &frame(60))),
+        ("few bytes", good[..43].to_vec()),
+    ];
+    for (what, bytes) in cases {
+        let status = driver.send_section(pair, RndisChannel::DATA, 0, &bytes);
+        assert_eq!(status, Status::INVALID_RNDIS_PACKET, "{what}");
+        driver.send_frame(pair, &[], &frame(60));
+        assert_eq!(driver.frames(pair).len(), 1, "{what}");
+    }
+    for (index, len) in [(10, 60), (0, 6145), (u32::MAX - 1, 60), (9, u32::MAX), (0, 0)] {
+        let status = driver.send_named(pair, RndisChannel::DATA, index, len);
+        assert_eq!(status, Status::INVALID_RNDIS_PACKET, "{index} {len}");
+    }
+    assert_eq!(driver.send_section(pair, RndisChannel(9), 0, &good), Status::INVALID_RNDIS_PACKET);
+    let long = vec![0; 5000];
+    for bytes in [&words(&[4, 28, 1])[..], &words(&[99, 8]), &[1], &long] {
+        let status = driver.send_section(pair, RndisChannel::CONTROL, 0, bytes);
+        assert_eq!(status, Status::INVALID_RNDIS_PACKET);
+    }
+    // Completions of nothing, and twice.
+    for id in [0, 1, 999, u64::MAX] {
+        driver.channel.send(pair, &Outgoing::completion(id, &words(&[108, 1])));
+    }
+    driver.send_frame(pair, &[], &frame(60));
+    let packet = driver.next_packet(pair).unwrap();
+    driver.complete(pair, &packet);
+    driver.complete(pair, &packet);
+    driver.send_frame(pair, &[], &frame(60));
+    assert_eq!(driver.frames(pair).len(), 1);
+    assert!(pair.faults.is_empty(), "{:?}", pair.faults);
+}
+
+/// What is no packet of a network card's, or names memory that is not there, closes the channel.
+#[test]
+fn what_cannot_be_parsed_closes_the_channel_and_no_other() {
+    let outside = |driver: &mut Netvsc, pair: &mut Pair| {
+        let mut header = words(&[0, 1, 100, 0]);
+        header.extend(0xffff_ffff_u64.to_le_bytes());
+        let body = busway_wire::nvsp::RndisPacket {
+            channel: RndisChannel::DATA,
+            section_index: u32::MAX,
+            section_len: 0,
+        };
+        let message = Message::new(MessageType::SEND_RNDIS_PACKET, &body);
+        let packet = Outgoing {
+            kind: PacketType::DATA_USING_GPA_DIRECT,
+            flags: 1,
+            transaction_id: 5,
+            header: &header,
+            payload: message.as_bytes(),
+        };
+        driver.channel.send(pair, &packet);
+    };
+    let too_short = |driver: &mut Netvsc, pair: &mut Pair| {
+        driver.channel.send(pair, &Outgoing::in_band(5, &[]));
+    };
+    let of_no_kind = |driver: &mut Netvsc, pair: &mut Pair| {
+        let kind = PacketType::DATA_USING_GPADL;
+        driver.channel.send(pair, &Outgoing { kind, ..Outgoing::in_band(5, &[0; 40]) });
+    };
+    type Wrong = fn(&mut Netvsc, &mut Pair);
+    let cases: [Wrong; 3] = [outside, too_short, of_no_kind];
+    for wrong in cases {
+        let (mut setup, mut driver) = started(1);
+        let pair = &mut setup.pair;
+        wrong(&mut driver, pair);
+        pair.work();
+        assert_eq!(pair.faults.len(), 1);
+        assert_eq!(pair.expect_rescind(), driver.channel.relid());
+        assert_eq!(pair.host_fault(), None);
+    }
+}
+
+#[test]
+fn a_buffer_that_is_none_is_refused() {
+    let mut setup = setup(1);
+    let pair = &mut setup.pair;
+    let mut driver = Netvsc::open(pair, &setup.offer, 4);
+    driver.init(pair, Version::V6_1);
+    assert_eq!(driver.share_receive(pair, 0xdead).status, Status::FAIL);
+    let pfn = pair.pages.take();
+    poke(pair, pfn, &[0; 16]);
+    driver.configure(pair, 9014, 0);
+    let small = pair.make_gpadl(setup.offer.relid, &[pfn]).unwrap();
+    assert_eq!(driver.share_receive(pair, small).status, Status::FAIL, "not one frame");
+    assert_eq!(driver.share_receive(pair, driver.receive.gpadl).status, Status::SUCCESS);
+}
