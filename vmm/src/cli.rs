@@ -43,6 +43,10 @@ Examples:
       --disk root.img --disk data.img,readonly,serial=DATA1 \\
       --cmdline 'console=ttyS0 root=/dev/sda1' --timeout 300
 
+  Two network cards, one for the guest's way out and one with four queues on a TAP:
+    ip tuntap add tap0 mode tap user $USER multi_queue
+    busway run --kernel vmlinuz --initrd initrd.img --cpus 4 --net passt --net tap=tap0,queues=4
+
   The same machine from a file:
     busway run --kernel vmlinuz --cpus 4 --print-spec > vm.json
     busway run --spec vm.json
@@ -86,6 +90,12 @@ pub struct RunArgs {
     /// to 64 times, and adds to the disks of --spec
     #[arg(long, value_name = "FILE[,readonly][,serial=S]")]
     pub disk: Vec<String>,
+
+    /// Network card: on a TAP of the host's, on passt (started for it; needs no rights), on a
+    /// program at a unix socket that speaks as passt does, or on itself. May be given up to 16
+    /// times, and adds to the cards of --spec
+    #[arg(long, value_name = "tap=NAME|passt|socket=PATH|loopback[,mac=..][,queues=N][,mtu=N]")]
+    pub net: Vec<String>,
 
     /// Where the serial port leads: stdio, null, file=PATH, or unix=PATH (a socket to connect
     /// to) [default: stdio]
@@ -224,6 +234,9 @@ impl RunArgs {
         for disk in &self.disk {
             spec.disks.push(parse("disk", disk)?);
         }
+        for net in &self.net {
+            spec.nets.push(parse("net", net)?);
+        }
         if self.no_reboot {
             spec.on_reset = OnReset::Exit;
         }
@@ -283,7 +296,8 @@ value_by_from_str!(
     crate::spec::Size,
     crate::spec::SerialSpec,
     crate::spec::DiskSpec,
-    crate::spec::IntegrationSpec
+    crate::spec::IntegrationSpec,
+    crate::spec::NetSpec
 );
 
 fn parse<T: Value>(flag: &'static str, text: &str) -> Result<T, SpecError> {

@@ -43,6 +43,7 @@ pub mod integration;
 pub mod kvm;
 pub mod limited;
 pub mod memory;
+pub mod nets;
 pub mod partition;
 pub mod processors;
 pub mod run;

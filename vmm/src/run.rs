@@ -20,6 +20,7 @@ use crate::disks::{DiskError, Disks};
 use crate::event_loop::{self, End, Life, LoopError};
 use crate::integration::Integration;
 use crate::kvm::{Choice, Counters, Host, OpenError};
+use crate::nets::{NetError, Nets};
 use crate::signals;
 use crate::spec::{OnReset, SpecError, VmSpec};
 use crate::vcpu::Mailbox;
@@ -59,6 +60,9 @@ pub enum RunError {
     /// A disk cannot be had.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// A network cannot be had.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// KVM is not there, or not whole.
     #[error(transparent)]
     Kvm(#[from] OpenError),
@@ -119,6 +123,7 @@ pub fn run(spec: &VmSpec, kvm: &Path, stats: Option<&Path>) -> Result<Verdict, R
     spec.check()?;
     let mut files = BootFiles::open(spec)?;
     let disks = Disks::open(&spec.disks)?;
+    let nets = Nets::open(&spec.nets)?;
     let loaded = Loaded::new(spec, &mut files)?;
     let host = Host::open(kvm)?;
     let Choice { kind, reason } = host.choose(spec.hyperv)?;
@@ -127,7 +132,7 @@ pub fn run(spec: &VmSpec, kvm: &Path, stats: Option<&Path>) -> Result<Verdict, R
     let mut board = Board::build(&host, spec, kind, loaded)?;
     let mut session = Session::open(spec)?;
     loop {
-        match session.live(board, spec, &disks)? {
+        match session.live(board, spec, &disks, &nets)? {
             End::Reset if spec.on_reset == OnReset::Restart => info!("the guest resets"),
             end => {
                 disks.flush();
@@ -161,7 +166,13 @@ impl Session {
     }
 
     /// One life, from power on or reset to its end.
-    fn live(&mut self, board: Board, spec: &VmSpec, disks: &Disks) -> Result<End, RunError> {
+    fn live(
+        &mut self,
+        board: Board,
+        spec: &VmSpec,
+        disks: &Disks,
+        nets: &Nets,
+    ) -> Result<End, RunError> {
         let eventfd = || {
             let new = EventFd::new(EFD_NONBLOCK);
             new.map_err(|source| RunError::Host { what: "eventfd", source })
@@ -182,6 +193,9 @@ impl Session {
         }
         if let Some(vsock) = &self.vsock {
             vsock.attach(&mut bus);
+        }
+        for card in nets.cards() {
+            bus.add(Box::new(card));
         }
         let port = Arc::clone(bus.port());
         let board = board.start(self.console.output(), clone(&drained)?, &mailbox, port)?;

@@ -123,6 +123,16 @@ const CASES: &[(&str, &[&str])] = &[
     ("run --kernel bzImage --disk disk.img,rw", &["--disk", "rw", "readonly"]),
     ("run --kernel bzImage --disk disk.img,serial=", &["--disk", "serial", "printable"]),
     ("run --kernel bzImage --disk disk.img --disk disk.img", &["--disk", "twice", "readonly"]),
+    ("run --kernel bzImage --net user", &["--net user", "tap=NAME", "passt", "loopback"]),
+    ("run --kernel bzImage --net tap=busway-none", &["--net", "busway-none", "ip tuntap add"]),
+    ("run --kernel bzImage --net tap=lo", &["--net", "'lo' is no TAP", "ip tuntap add"]),
+    ("run --kernel bzImage --net socket=nowhere", &["--net", "nowhere", "start the program"]),
+    ("run --kernel bzImage --net loopback,mac=010000000001", &["--net", "mac=", "02:00"]),
+    ("run --kernel bzImage --net loopback,speed=10", &["--net", "speed=10", "mtu"]),
+    ("run --kernel bzImage --net loopback,queues=0", &["--net", "queues=0", "1 to 64"]),
+    ("run --kernel bzImage --net passt,queues=2", &["--net passt", "one queue", "TAP"]),
+    ("run --kernel bzImage --net loopback,mtu=9001", &["--net", "mtu=9001", "9000"]),
+    ("run --kernel bzImage --net tap=a --net tap=a", &["--net tap=a", "twice", "of its own"]),
     ("run --spec nowhere.json", &["--spec", "nowhere.json", "check the path"]),
     ("run --spec misspelt.json", &["--spec", "memroy", "--print-spec"]),
     ("run --spec text", &["--spec", "text", "--print-spec"]),
@@ -151,6 +161,14 @@ fn a_cmdline_has_a_limit_that_is_the_kernels() {
     let mut command = bench.busway("run --kernel bzImage --cmdline");
     let output = command.arg("x".repeat(2048)).output().unwrap();
     assert_refused(&output, "cmdline", &["--cmdline", "2048", "2047", "shorten"]);
+}
+
+#[test]
+fn passt_that_is_not_installed_is_named() {
+    let bench = Bench::new("passt");
+    let mut command = bench.busway("run --kernel bzImage --net passt");
+    let output = command.env("PATH", "").output().unwrap();
+    assert_refused(&output, "passt", &["--net", "passt is not installed", "apt install passt"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod disk;
 mod integration;
+mod net;
 mod serial;
 mod size;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use disk::{DiskSpec, DiskSpecError};
 pub use integration::{IntegrationSpec, Service};
+pub use net::{MacSpec, NetSpec, NetSpecError, NetworkSpec};
 pub use serial::SerialSpec;
 pub use size::Size;
 
@@ -50,6 +52,9 @@ pub struct VmSpec {
     /// Disks, in the order in which the guest finds them.
     #[serde(default)]
     pub disks: Vec<DiskSpec>,
+    /// Network cards.
+    #[serde(default)]
+    pub nets: Vec<NetSpec>,
     /// Where the serial port leads.
     #[serde(default)]
     pub serial: SerialSpec,
@@ -117,6 +122,8 @@ pub const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
 pub const MAX_CPUS: u32 = 64;
 /// The most disks, all on one controller.
 pub const MAX_DISKS: usize = 64;
+/// The most network cards.
+pub const MAX_NETS: usize = 16;
 /// The least RAM, in bytes, that a kernel of today can unpack itself in.
 const MIN_MEMORY: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
@@ -181,6 +188,12 @@ pub enum SpecError {
     /// A disk that cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskSpecError),
+    /// More network cards than a machine takes.
+    #[error("--net is given {0} times: give at most {MAX_NETS}")]
+    TooManyNets(usize),
+    /// A network card that cannot be.
+    #[error(transparent)]
+    Net(#[from] NetSpecError),
     /// A value of the JSON file or a flag.
     #[error("--{flag} {value}: {reason}")]
     Value {
@@ -212,6 +225,7 @@ impl VmSpec {
             memory: default_memory(),
             hyperv: HypervSpec::default(),
             disks: Vec::new(),
+            nets: Vec::new(),
             serial: SerialSpec::default(),
             integration: IntegrationSpec::default(),
             control: None,
@@ -255,6 +269,10 @@ impl VmSpec {
         if self.disks.len() > MAX_DISKS {
             return Err(SpecError::TooManyDisks(self.disks.len()));
         }
+        if self.nets.len() > MAX_NETS {
+            return Err(SpecError::TooManyNets(self.nets.len()));
+        }
+        net::check(&self.nets)?;
         Ok(disk::check(&self.disks)?)
     }
 }
@@ -290,6 +308,7 @@ mod tests {
             "kernel": "vmlinuz", "initrd": "initrd", "cmdline": "quiet", "cpus": 4,
             "memory": "2G", "hyperv": "userspace",
             "disks": [{"file": "a.img", "readonly": true, "serial": "A1"}],
+            "nets": [{"network": "tap=tap0", "queues": 4}],
             "serial": "unix=/run/vm.sock", "timeout": 60, "on_panic": "wait", "on_reset": "exit"
         }"#;
         let spec: VmSpec = serde_json::from_str(text).unwrap();
