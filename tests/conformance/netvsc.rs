@@ -218,6 +218,12 @@ impl Netvsc {
         parts: &[&[u8]],
         section: Option<(u32, u32)>,
     ) -> Status {
+        let header = Self::lay_out(pair, parts);
+        self.send_ranges(pair, &header, section)
+    }
+
+    /// Puts messages into pages, each slice at some odd place; the ranges that name them.
+    pub(crate) fn lay_out(pair: &mut Pair, parts: &[&[u8]]) -> Vec<u8> {
         let mut header = words(&[0, parts.len() as u32]);
         for part in parts {
             let count = (100 + part.len()).div_ceil(PAGE_SIZE);
@@ -227,7 +233,7 @@ impl Netvsc {
             header.extend(words(&[part.len() as u32, 100]));
             header.extend(pfns.iter().flat_map(|pfn| pfn.to_le_bytes()));
         }
-        self.send_ranges(pair, &header, section)
+        header
     }
 
     pub(crate) fn send_ranges(

@@ -10,6 +10,10 @@
 
 mod churn;
 mod lab;
+#[expect(dead_code, clippy::unwrap_used, reason = "the driver of the conformance tests, in part")]
+#[path = "../../conformance/netvsc.rs"]
+mod netvsc;
+mod network_frames;
 mod report;
 mod ring_packet;
 mod rings;
@@ -29,6 +33,7 @@ const BENCHES: &[(&str, Bench)] = &[
     ("ring/two-threads", two_threads::run),
     ("storage/ram", storage_ram::run),
     ("storage/file", storage_file::run),
+    ("network/frames", network_frames::run),
     ("bus/churn", churn::run),
 ];
 

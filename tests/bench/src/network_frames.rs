@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! network/frames: guest and card in turn on one thread. On loopback each frame goes out and comes
+//! back in; on a TAP one way at a time, beside a loop that reads or writes the same frames with
+//! nothing of ours in between. Nanoseconds a frame are the processor's: nobody sleeps.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::net::UdpSocket;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Command;
+
+use busway_frames::Network;
+use busway_network::{CardOptions, Mac, NetworkCard};
+use busway_ring::{Outgoing, PacketBuf};
+use busway_testkit::{Pair, PairConfig};
+use busway_vmbus::{Channel, Progress};
+use busway_wire::nvsp::{Message, MessageType, RndisChannel, RndisPacket, Version};
+use busway_wire::packet::{COMPLETION_REQUESTED, PacketType};
+use busway_wire::rndis::Oid;
+use busway_wire::{Guid, Version as BusVersion, class};
+use vmm_sys_util::ioctl::ioctl_with_mut_ref;
+use zerocopy::IntoBytes;
+
+use crate::netvsc::{CHECKSUM, LARGE_SEND, Netvsc, message};
+use crate::report::{Line, time};
+
+const NAME: &str = "network/frames";
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+/// Frames in one go.
+const BATCH: usize = 16;
+/// A TAP of the bench's own.
+const TAP: &str = "bwbench";
+
+pub fn run(lines: &mut Vec<Line>) {
+    for (what, len) in [("64 B", 64), ("1500 B", 1514), ("65000 B LSO", 65_000)] {
+        let value = on_loopback(len);
+        lines.push(Line::nanoseconds(
+            NAME,
+            format!("loopback, there and back, {what}"),
+            value,
+            None,
+        ));
+    }
+    if let Err(error) = on_tap(lines) {
+        eprintln!("bench: {NAME} on a TAP is left out: {error}");
+    }
+}
+
+/// A card on `network` whose guest has said all that is to be said.
+struct Card {
+    driver: Netvsc,
+    host: Channel,
+    buf: PacketBuf,
+    pair: Pair,
+}
+
+impl Card {
+    fn new(network: Network) -> Self {
+        let config = PairConfig { vps: 1, ram_pages: 8192, ..PairConfig::default() };
+        let mut pair = Pair::new(config);
+        let instance = Guid::from_text_order(1);
+        let options = CardOptions { instance, mac: Mac(MAC), mtu: 9000, queues: 1 };
+        pair.add(NetworkCard::new(&options, network));
+        let offer = *pair.connect(BusVersion::V5_3).offer(class::NETWORK);
+        let mut driver = Netvsc::start(&mut pair, &offer, Version::V6_1);
+        let mut coalesce = [0; 28];
+        (coalesce[22], coalesce[23]) = (2, 2);
+        driver.set(&mut pair, Oid::TCP_OFFLOAD_PARAMETERS, &coalesce);
+        let host = pair.take_channel(&driver.channel);
+        Self { driver, host, buf: PacketBuf::for_ring(16 * 4096), pair }
+    }
+
+    /// Sends packets and lets the card work.
+    fn send(&mut self, packets: &[Vec<u8>]) {
+        let body = RndisPacket {
+            channel: RndisChannel::DATA,
+            section_index: RndisPacket::NO_SECTION,
+            section_len: 0,
+        };
+        let message = Message::new(MessageType::SEND_RNDIS_PACKET, &body);
+        for header in packets {
+            let packet = Outgoing {
+                kind: PacketType::DATA_USING_GPA_DIRECT,
+                flags: COMPLETION_REQUESTED,
+                transaction_id: 1,
+                header,
+                payload: message.as_bytes(),
+            };
+            self.driver.channel.outgoing.push(&packet).expect("room");
+        }
+        black_box(self.driver.channel.outgoing.publish());
+        self.work();
+    }
+
+    fn work(&mut self) {
+        while self.host.run().expect("a turn") == Progress::More {}
+    }
+
+    /// Takes what has come, and completes it; how many frames that were.
+    fn take(&mut self) -> usize {
+        let mut frames = 0;
+        let body = [108_u32, 1];
+        while let Some(packet) =
+            self.driver.channel.incoming.next(&mut self.buf).expect("a sound ring")
+        {
+            if packet.descriptor.kind == PacketType::DATA_USING_TRANSFER_PAGES {
+                // Of a coalesced frame every piece is counted; those are counted otherwise.
+                frames += packet.header.len() / 8 - 1;
+                let id = packet.descriptor.transaction_id;
+                let completion = Outgoing::completion(id, body.as_bytes());
+                self.driver.channel.outgoing.push(&completion).expect("room");
+            }
+        }
+        black_box(self.driver.channel.incoming.publish());
+        black_box(self.driver.channel.outgoing.publish());
+        frames
+    }
+
+    /// The page lists of a packet with a frame of `len` bytes, as Linux lays it out.
+    fn packet(&mut self, len: usize, to: [u8; 6]) -> Vec<u8> {
+        let (notes, frame) = frame(len, to);
+        Netvsc::lay_out(&mut self.pair, &[&message(&notes, &frame)])
+    }
+}
+
+/// TCP on IPv4, its checksum left to the card, and longer ones to be cut.
+fn frame(len: usize, to: [u8; 6]) -> (Vec<(u32, u32)>, Vec<u8>) {
+    let mut frame = [&to[..], &[2, 0, 0, 0, 0, 9], &[8, 0, 0x45, 0]].concat();
+    let large = len > 1514;
+    let total = if large { 0 } else { len as u16 - 14 };
+    frame.extend(total.to_be_bytes());
+    frame.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 99, 0, 2, 10, 99, 0, 3, 9, 9, 0, 80]);
+    frame.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 0x20, 0, 0, 0, 0, 0]);
+    frame.resize(len, 7);
+    let note = if large {
+        (LARGE_SEND, 1448 | 34 << 20 | 1 << 30)
+    } else {
+        (CHECKSUM, 1 | 1 << 2 | 34 << 16)
+    };
+    (vec![note], frame)
+}
+
+fn on_loopback(len: usize) -> f64 {
+    let mut card = Card::new(Network::loopback());
+    let batch = if len > 1514 { 4 } else { BATCH };
+    let packets: Vec<_> = (0..batch).map(|_| card.packet(len, MAC)).collect();
+    time(batch as u64, || {
+        card.send(&packets);
+        assert!(card.take() >= batch, "a frame is missing");
+    })
+}
+
+/// A TAP that `tunctl` or `ip` has made, gone at the end.
+struct Tap;
+
+impl Tap {
+    fn new() -> Result<Self, String> {
+        ip(&["tuntap", "add", TAP, "mode", "tap"])?;
+        let tap = Self;
+        ip(&["addr", "add", "10.99.0.1/24", "dev", TAP])?;
+        ip(&["link", "set", TAP, "up"])?;
+        ip(&["neigh", "replace", "10.99.0.2", "lladdr", "02:00:00:00:00:07", "dev", TAP])?;
+        Ok(tap)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        let _ = ip(&["link", "del", TAP]);
+    }
+}
+
+/// The TAP, opened as busway does, with nothing of busway in between.
+#[expect(unsafe_code, reason = "an ioctl")]
+fn raw_tap() -> Result<File, String> {
+    /// `_IOW('T', 202, int)`; IFF_TAP, IFF_NO_PI, IFF_VNET_HDR (Linux `include/uapi/linux/if_tun.h`).
+    const TUNSETIFF: u64 = 0x4004_54ca;
+    const FLAGS: u16 = 0x5002;
+    let mut options = File::options();
+    let options = options.read(true).write(true).custom_flags(0o4000);
+    let file = options.open("/dev/net/tun").map_err(|error| error.to_string())?;
+    let mut request = [0_u8; 40];
+    request[..TAP.len()].copy_from_slice(TAP.as_bytes());
+    request[16..18].copy_from_slice(&FLAGS.to_le_bytes());
+    // SAFETY: TUNSETIFF reads and writes a `struct ifreq`, which the array has the size of.
+    let done = unsafe { ioctl_with_mut_ref(&file, TUNSETIFF, &mut request) };
+    if done < 0 { Err(std::io::Error::last_os_error().to_string()) } else { Ok(file) }
+}
+
+fn ip(words: &[&str]) -> Result<(), String> {
+    let output = Command::new("ip").args(words).output().map_err(|error| format!("ip: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("ip {}: {said}", words.join(" "))) }
+}
+
+/// Frames to an address that the host drops at once.
+const NOBODY: [u8; 6] = [2, 0, 0, 0, 0, 0x55];
+
+fn on_tap(lines: &mut Vec<Line>) -> Result<(), String> {
+    let _tap = Tap::new()?;
+    let open = || Network::tap(TAP, 1).map_err(|error| error.to_string());
+    for (what, len) in [("64 B", 64), ("1500 B", 1514), ("65000 B LSO", 65_000)] {
+        let limit = {
+            let mut file = raw_tap()?;
+            let (_, bytes) = frame(len, NOBODY);
+            let mut header = [0; 10];
+            if len > 1514 {
+                header = [1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0];
+            }
+            let bytes = [&header[..], &bytes].concat();
+            time(BATCH as u64, || {
+                (0..BATCH).for_each(|_| drop(black_box(file.write(&bytes))));
+            })
+        };
+        let mut card = Card::new(open()?);
+        let packets: Vec<_> = (0..BATCH).map(|_| card.packet(len, NOBODY)).collect();
+        let value = time(BATCH as u64, || {
+            card.send(&packets);
+            card.take();
+        });
+        lines.push(Line::nanoseconds(NAME, format!("TAP, sent, {what}"), value, Some(limit)));
+    }
+    for (what, len) in [("64 B", 64), ("1500 B", 1514)] {
+        let socket = UdpSocket::bind("10.99.0.1:0").map_err(|error| error.to_string())?;
+        let payload = vec![7; len - 42];
+        let feed = || {
+            for _ in 0..BATCH {
+                socket.send_to(&payload, "10.99.0.2:9").expect("a datagram");
+            }
+        };
+        let limit = {
+            let mut file = raw_tap()?;
+            let mut bytes = [0; 2048];
+            time(BATCH as u64, || {
+                feed();
+                let mut frames = 0;
+                while file.read(&mut bytes).is_ok() {
+                    frames += 1;
+                }
+                black_box(frames);
+            })
+        };
+        let mut card = Card::new(open()?);
+        let value = time(BATCH as u64, || {
+            feed();
+            while card.host.ready(0).expect("a turn") == Progress::More {}
+            card.take();
+        });
+        lines.push(Line::nanoseconds(NAME, format!("TAP, received, {what}"), value, Some(limit)));
+    }
+    Ok(())
+}
