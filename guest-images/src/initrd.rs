@@ -28,7 +28,7 @@ const LOADED: [&str; 9] = [
 ];
 
 /// Carried along for `modprobe`: names that a kernel lacks are passed over.
-const CARRIED: [&str; 14] = [
+const CARRIED: [&str; 16] = [
     "sg",
     "sr_mod",
     "uio_hv_generic",
@@ -43,6 +43,8 @@ const CARRIED: [&str; 14] = [
     "nls_iso8859_1",
     "nls_utf8",
     "af_packet",
+    "8021q",
+    "ipv6",
 ];
 
 /// Writes the archive at `image.initrd`.

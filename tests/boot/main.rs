@@ -10,8 +10,8 @@
 //! data.img                                    the disk of `cargo xtask images`
 //! ```
 //!
-//! and `busway` on the PATH. The tests themselves read like prose, in `detection`, `bus`, `storage` and
-//! `machine`; the numbers in their comments are those of the acceptance list that the project keeps of what
+//! and `busway` on the PATH. The tests themselves read like prose, in `detection`, `bus`, `storage`,
+//! `network` and `machine`; the numbers in their comments are those of the acceptance list that the project keeps of what
 //! a stock guest shows. `guest` is the machine that they talk about.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
@@ -27,10 +27,12 @@ mod integration;
 mod kernel;
 mod loop_device;
 mod machine;
+mod network;
 mod report;
 mod sockets;
 mod storage;
 mod survey;
+mod tap;
 mod terminal;
 
 use std::process::ExitCode;
@@ -41,11 +43,12 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 7] = [
+const TESTS: [&[Test]; 8] = [
     machine::TESTS,
     detection::TESTS,
     bus::TESTS,
     storage::TESTS,
+    network::TESTS,
     integration::TESTS,
     daemons::TESTS,
     sockets::TESTS,

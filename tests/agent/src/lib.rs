@@ -2,6 +2,8 @@
 
 //! What the program inside the guest and the test outside agree on: the bytes of each block.
 
+use std::io::{self, Read, Write};
+
 /// `length` bytes that follow from `seed` alone and do not repeat: 64-bit xorshift, little-endian, from a
 /// state that splitmix64 makes of the seed, so that neighbouring seeds have nothing in common.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -15,6 +17,32 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     }
     bytes.truncate(length);
     bytes
+}
+
+/// Bytes that a stream of noise is made of at once.
+const CHUNK: u64 = 64 << 10;
+
+/// Writes `length` bytes: `noise(seed)`, `noise(seed + 1)` and so on, each 64 KiB long.
+pub fn send_noise(to: &mut impl Write, seed: u64, length: u64) -> io::Result<()> {
+    let chunks = (0..length).step_by(CHUNK as usize);
+    for (number, start) in (0..).zip(chunks) {
+        to.write_all(&noise(seed.wrapping_add(number), CHUNK.min(length - start) as usize))?;
+    }
+    Ok(())
+}
+
+/// Reads to the end, and says whether that were the `length` bytes of [`send_noise`].
+pub fn check_noise(from: &mut impl Read, seed: u64, length: u64) -> Result<(), String> {
+    let chunks = (0..length).step_by(CHUNK as usize);
+    for (number, start) in (0..).zip(chunks) {
+        let wanted = noise(seed.wrapping_add(number), CHUNK.min(length - start) as usize);
+        let mut found = vec![0; wanted.len()];
+        from.read_exact(&mut found).map_err(|error| format!("byte {start}: {error}"))?;
+        if let Some(at) = found.iter().zip(&wanted).position(|(found, wanted)| found != wanted) {
+            return Err(format!("byte {} is wrong", start + at as u64));
+        }
+    }
+    Ok(())
 }
 
 /// One step of splitmix64.
@@ -67,6 +95,19 @@ mod tests {
         blocks.sort_unstable();
         blocks.dedup();
         assert_eq!(blocks.len(), 256);
+    }
+
+    #[test]
+    fn a_stream_of_noise_is_recognized() {
+        let mut bytes = Vec::new();
+        send_noise(&mut bytes, 4, 150_000).unwrap();
+        assert_eq!(bytes.len(), 150_000);
+        assert_eq!(check_noise(&mut bytes.as_slice(), 4, 150_000), Ok(()));
+        assert!(check_noise(&mut bytes.as_slice(), 5, 150_000).is_err());
+        assert!(check_noise(&mut &bytes[..149_999], 4, 150_000).is_err());
+        bytes[140_000] ^= 1;
+        let wrong = check_noise(&mut bytes.as_slice(), 4, 150_000);
+        assert_eq!(wrong, Err("byte 140000 is wrong".to_owned()));
     }
 
     #[test]

@@ -11,6 +11,9 @@
 //! agent ptp FILE
 //! agent echo PORT   [count=]
 //! agent call PORT   [seed= bytes= turns= parallel=]
+//! agent push ADDRESS:PORT [seed= length=]
+//! agent pull ADDRESS:PORT [seed= length=]
+//! agent bounce ADDRESS:PORT [seed= count= size=]
 //! ```
 //!
 //! `write` and `check` go through [`Blocks`]; numbers may end in k or m. `direct` bypasses the page cache
@@ -22,11 +25,13 @@
 //! `echo` listens on an AF_VSOCK port and sends back what each of `count` connections sends, until that has
 //! no more to say; `call` connects to a port of the host's where such a one listens, `parallel` times at once
 //! and `turns` times one after another, and compares what comes back.
+//! `push` sends noise by TCP, `pull` takes and checks it, `bounce` sends datagrams that must come back.
 
 mod churn;
 mod clock;
 mod file;
 mod load;
+mod net;
 mod ptp;
 mod vsock;
 mod words;
@@ -51,7 +56,7 @@ fn run() -> Result<(), String> {
     let task = arguments.next().unwrap_or_default();
     let path = match task.as_str() {
         "clock" => String::new(),
-        _ => arguments.next().ok_or("which file?")?,
+        _ => arguments.next().ok_or("which file or address?")?,
     };
     let mut words = Words::new(arguments);
     match task.as_str() {
@@ -74,6 +79,9 @@ fn run() -> Result<(), String> {
         "ptp" => ptp::run(&path, words),
         "echo" => vsock::echo(&path, words),
         "call" => vsock::call(&path, words),
+        "push" => net::push(&path, words),
+        "pull" => net::pull(&path, words),
+        "bounce" => net::bounce(&path, words),
         other => Err(format!("no task is called {other:?}")),
     }
 }

@@ -19,9 +19,10 @@ use super::Job;
 
 const INIT: &[u8] = include_bytes!("init");
 
-/// KVM, the ports that the job's output leaves by, TAP for guests' networks, and disks that count what they
-/// are asked to do.
-const MODULES: [&str; 5] = ["kvm_amd", "virtio_pci", "virtio_console", "tun", "loop"];
+/// KVM, the ports that the job's output leaves by, TAP for guests' networks with what tests do there, and
+/// disks that count what they are asked to do.
+const MODULES: [&str; 7] =
+    ["kvm_amd", "virtio_pci", "virtio_console", "tun", "af_packet", "8021q", "loop"];
 
 /// Writes the archive to `path`; each port will end with `mark` and a status.
 pub(crate) fn build(path: &Path, image: &Image, job: &Job, mark: &[u8]) -> anyhow::Result<()> {

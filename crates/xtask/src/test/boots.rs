@@ -18,7 +18,8 @@ use crate::{tools, workspace};
 pub(crate) const KERNEL: &str = "bookworm-cloud";
 
 /// What tests take along into their guests.
-const PROGRAMS: [&str; 4] = ["sg3-utils", "hyperv-daemons", "hyperv-fcopy", "hyperv-fcopy-uio"];
+const PROGRAMS: [&str; 5] =
+    ["ethtool", "sg3-utils", "hyperv-daemons", "hyperv-fcopy", "hyperv-fcopy-uio"];
 
 /// For all of them together, on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(40 * 60);

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A synthetic network card on a TAP, as hv_netvsc sees it. Both ends check each byte that they get.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::case::{Case, Outcome, tests};
+use crate::guest::Guest;
+use crate::tap::{ECHO, PULL, PUSH, Tap};
+
+tests![
+    an_address_is_had_and_traffic_arrives,
+    offloads_are_switched_on_and_off,
+    large_frames_and_vlans_pass,
+    channels_become_more_and_fewer_under_traffic,
+    the_card_comes_and_goes_under_traffic,
+    only_frames_that_are_wanted_come_in,
+];
+
+const SCRIPT: &str = include_str!("network.sh");
+
+/// Bytes of noise each way that are enough to see that a way works.
+const FEW: u64 = 2 << 20;
+/// And enough to fill every buffer many times.
+const MANY: u64 = 32 << 20;
+
+/// A guest with a card on `tap`, with more words for `--net` behind that.
+fn guest<'a>(case: &'a Case, tap: &Tap, words: &str) -> Guest<'a> {
+    case.guest().flag("--net").flag(format!("tap={}{words}", tap.name()))
+}
+
+/// `script` behind what the network tests share, with the words `HOST`, `GUEST`, `PUSH`, `PULL` and
+/// `ECHO` replaced by addresses.
+fn script(tap: &Tap, script: &str) -> String {
+    let host = tap.host();
+    let script = script
+        .replace("PUSH", &format!("{host}:{PUSH}"))
+        .replace("PULL", &format!("{host}:{PULL}"))
+        .replace("ECHO", &format!("{host}:{ECHO}"))
+        .replace("HOST", &host)
+        .replace("GUEST", &tap.guest())
+        .replace("FEW", &FEW.to_string())
+        .replace("MANY", &MANY.to_string());
+    format!("{SCRIPT}\n{script}")
+}
+
+/// F48, F49: DHCP, ping, TCP both ways, datagrams in one piece and in many.
+fn an_address_is_had_and_traffic_arrives(case: &Case) -> Outcome {
+    let mut tap = Tap::new(0, false)?;
+    tap.serve_dhcp(&case.path("udhcpd"));
+    let guest = guest(case, &tap, ",mac=02:00:00:00:00:07").cpus(2).run(&script(
+        &tap,
+        "modprobe af_packet
+        fact mac $(cat /sys/class/net/$card/address)
+        ip link set $card up
+        fact carrier $(cat /sys/class/net/$card/carrier)
+        fact speed $(cat /sys/class/net/$card/speed)
+        printf '#!/bin/sh\\n[ $1 != bound ] || ip addr add $ip/24 dev $interface\\n' >/tmp/bound
+        chmod +x /tmp/bound
+        udhcpc -i $card -n -q -s /tmp/bound
+        ping -c 3 -A HOST
+        push PUSH length=MANY
+        pull PULL length=MANY
+        echoes ECHO",
+    ));
+    assert_eq!(guest.fact("mac"), "02:00:00:00:00:07");
+    assert_eq!((guest.fact("carrier"), guest.fact("speed")), ("1", "10000"));
+    Ok(())
+}
+
+/// F49, F50: what the card does for its guest, and what the guest does when it does not.
+fn offloads_are_switched_on_and_off(case: &Case) -> Outcome {
+    let tap = Tap::new(1, false)?;
+    let guest = guest(case, &tap, "").cpus(2).program("ethtool")?.run(&script(
+        &tap,
+        "up GUEST
+        on() { ethtool -k $card | sed -n \"s/^$1: //p\"; }
+        fact checksum $(on tx-checksumming)
+        fact segments $(on tcp-segmentation-offload)
+        fact scatter $(on scatter-gather)
+        traffic() {
+            echo \"$1\"
+            push PUSH length=FEW
+            pull PULL length=FEW
+            echoes ECHO
+        }
+        ethtool -K $card lro on
+        fact coalesced $(on large-receive-offload)
+        traffic all
+        for feature in lro tso gso tx rx gro sg; do
+            ethtool -K $card $feature off
+            traffic \"without $feature\"
+        done
+        for feature in sg tx tso lro; do
+            ethtool -K $card $feature on
+            traffic \"with $feature\"
+        done",
+    ));
+    assert!(guest.fact("checksum").starts_with("on"));
+    assert!(guest.fact("segments").starts_with("on"));
+    assert!(guest.fact("scatter").starts_with("on"));
+    assert!(guest.fact("coalesced").starts_with("on"));
+    Ok(())
+}
+
+/// F48, F55.
+fn large_frames_and_vlans_pass(case: &Case) -> Outcome {
+    let tap = Tap::new(2, false)?;
+    tap.ip(&["link", "set", tap.name(), "mtu", "9000"]);
+    tap.ip(&["link", "add", "link", tap.name(), "name", "bw2.5", "type", "vlan", "id", "5"]);
+    tap.ip(&["addr", "add", "10.78.2.1/24", "dev", "bw2.5"]);
+    tap.ip(&["link", "set", "bw2.5", "up"]);
+    let guest = guest(case, &tap, "").cpus(2).run(&script(
+        &tap,
+        "up GUEST
+        ip link set $card mtu 9000
+        fact mtu $(cat /sys/class/net/$card/mtu)
+        ping -c 2 -A -s 8900 HOST
+        push PUSH length=FEW
+        pull PULL length=FEW
+        echoes ECHO
+        ip link set $card mtu 9001 || true
+        fact most $(cat /sys/class/net/$card/mtu)
+        modprobe 8021q
+        ip link add link $card name tagged type vlan id 5
+        ip addr add 10.78.2.2/24 dev tagged
+        ip link set tagged up
+        ping -c 2 -A 10.78.2.1
+        push 10.78.2.1:7001 length=FEW
+        pull 10.78.2.1:7002 length=FEW
+        echoes 10.78.2.1:7003
+        ping -c 2 -A -s 8900 10.78.2.1
+        fact tagged $(cat /sys/class/net/tagged/statistics/rx_packets)",
+    ));
+    assert_eq!((guest.fact("mtu"), guest.fact("most")), ("9000", "9000"));
+    assert!(guest.number("tagged") > FEW / 9000);
+    Ok(())
+}
+
+/// F51, F52, F53: frames are spread as the guest says, over as many channels as it has.
+fn channels_become_more_and_fewer_under_traffic(case: &Case) -> Outcome {
+    let tap = Tap::new(3, true)?;
+    let guest = guest(case, &tap, ",queues=4").cpus(4).program("ethtool")?.run(&script(
+        &tap,
+        "up GUEST
+        ping -c 1 HOST
+        fact channels $(ethtool -l $card | sed -n 's/^Combined:[[:space:]]*//p' | tail -n 1)
+        flows() {
+            for flow in $(seq 16); do pull PULL length=200k & done
+            wait
+        }
+        received() { ethtool -S $card | sed -n \"s/^ *rx_queue_$1_packets: //p\"; }
+        flows
+        for queue in 0 1 2 3; do fact spread $(received $queue); done
+        ethtool -X $card equal 2
+        before=$(received 3)
+        flows
+        fact beyond $(( $(received 3) - before ))
+        ethtool -x $card >/dev/null
+        ethtool -X $card default
+        for count in 1 4 2 3; do
+            pull PULL length=MANY &
+            usleep 200000
+            ethtool -L $card combined $count
+            wait $!
+            push PUSH length=FEW
+            fact now $(ls /sys/class/net/$card/queues | grep -c rx)
+        done
+        ethtool -G $card rx 512 tx 64
+        pull PULL length=FEW
+        push PUSH length=FEW",
+    ));
+    assert_eq!(guest.fact("channels"), "4");
+    let spread = guest.all("spread");
+    assert!(spread.iter().all(|packets| packets.parse::<u64>().unwrap() > 0), "{spread:?}");
+    assert_eq!(guest.fact("beyond"), "0");
+    assert_eq!(guest.all("now").len(), 4);
+    Ok(())
+}
+
+/// F14, F53, F60: up and down, in and out, and no relid is lost on the way.
+fn the_card_comes_and_goes_under_traffic(case: &Case) -> Outcome {
+    let tap = Tap::new(4, true)?;
+    let guest = guest(case, &tap, ",queues=2").cpus(2).run(&script(
+        &tap,
+        "relids() { cat $bus/*/id | sort -n | tr '\\n' ' '; }
+        up GUEST
+        before=$(relids)
+        ping -c 1 HOST
+        ping -A HOST >/dev/null 2>&1 &
+        agent pull PULL length=100m >/dev/null 2>&1 &
+        for turn in $(seq 20); do
+            ip link set $card down
+            ip link set $card up
+        done
+        push PUSH length=FEW
+        for turn in $(seq 20); do
+            # It is in use for a moment after it has come.
+            until rmmod hv_netvsc 2>/dev/null; do usleep 50000; done
+            modprobe hv_netvsc
+            until [ -e /sys/class/net/$card ]; do usleep 10000; done
+            up GUEST
+        done
+        push PUSH length=FEW
+        pull PULL length=FEW
+        killall ping agent || true
+        fact same $([ \"$(relids)\" = \"$before\" ] && echo yes || echo \"$before / $(relids)\")",
+    ));
+    assert_eq!(guest.fact("same"), "yes");
+    Ok(())
+}
+
+/// F57: the host sends nine frames to somebody else for each that is the guest's.
+fn only_frames_that_are_wanted_come_in(case: &Case) -> Outcome {
+    let tap = Tap::new(5, false)?;
+    tap.know("10.77.5.99", "02:00:00:00:00:99");
+    let (own, others) = (format!("{}:9", tap.guest()), "10.77.5.99:9");
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let sender = thread::spawn(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        while !stopped.load(Ordering::Relaxed) {
+            // Nobody listens, and hearing so is no error here.
+            (0..9).for_each(|_| drop(socket.send_to(b"others", others)));
+            let _ = socket.send_to(b"own", &own);
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    let guest = guest(case, &tap, "").run(&script(
+        &tap,
+        "up GUEST
+        ping -c 2 -A HOST
+        frames() { cat /sys/class/net/$card/statistics/rx_packets; }
+        own() { sed -n 's/^Udp: [0-9]* \\([0-9]*\\).*/\\1/p' /proc/net/snmp; }
+        # Frames that come in while 30 come to the guest itself.
+        while_30() {
+            frames=$(frames)
+            until=$(( $(own) + 30 ))
+            while [ $(own) -lt $until ]; do usleep 50000; done
+            echo $(( $(frames) - frames ))
+        }
+        fact directed $(while_30)
+        ip link set $card promisc on
+        fact all $(while_30)
+        ip link set $card promisc off
+        fact again $(while_30)",
+    ));
+    stop.store(true, Ordering::Relaxed);
+    sender.join().unwrap();
+    for name in ["directed", "again"] {
+        assert!(guest.number(name) < 120, "{name}={}", guest.number(name));
+    }
+    assert!(guest.number("all") > 200, "all={}", guest.number("all"));
+    Ok(())
+}
