@@ -18,7 +18,8 @@ use crate::tree::Tree;
 pub fn build(program: &ProgramEntry, tree: &Path, archive: &Path) -> anyhow::Result<()> {
     let packages = Tree::open(tree)?;
     let mut libraries = BTreeSet::new();
-    for path in &program.paths {
+    let paths: Vec<_> = program.paths.iter().map(|path| place(tree, path)).collect();
+    for path in &paths {
         libraries.extend(packages.libraries(path)?);
     }
     if let Some(parent) = archive.parent() {
@@ -28,7 +29,7 @@ pub fn build(program: &ProgramEntry, tree: &Path, archive: &Path) -> anyhow::Res
     let mut out = Archive::new(BufWriter::new(File::create(&unfinished)?));
     let (name, loader) = packages.loader();
     out.copy(name, loader)?;
-    for path in program.paths.iter().map(Path::new) {
+    for path in &paths {
         copy(&mut out, tree, &tree.join(path))?;
     }
     for library in &libraries {
@@ -37,6 +38,11 @@ pub fn build(program: &ProgramEntry, tree: &Path, archive: &Path) -> anyhow::Res
     out.finish()?;
     fs::rename(unfinished, archive)?;
     Ok(())
+}
+
+/// Where `path` is in a suite whose programs are all below /usr.
+fn place(tree: &Path, path: &str) -> String {
+    if tree.join(path).exists() { path.to_owned() } else { format!("usr/{path}") }
 }
 
 fn copy(out: &mut Archive<BufWriter<File>>, tree: &Path, file: &Path) -> anyhow::Result<()> {
