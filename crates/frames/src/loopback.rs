@@ -12,12 +12,20 @@ use crate::FrameHeader;
 /// Frames that wait at most; more are lost, as on any network.
 const MOST: usize = 512;
 
+/// A frame and its header, in a buffer that may be longer: clearing it each time would cost as much
+/// as the frame.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
 /// Frames on their way back.
 #[derive(Debug, Default)]
 pub(crate) struct Loopback {
-    frames: VecDeque<Vec<u8>>,
+    frames: VecDeque<Held>,
     /// Buffers of frames that have arrived.
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Held>,
 }
 
 impl Loopback {
@@ -25,22 +33,25 @@ impl Loopback {
         if self.frames.len() >= MOST {
             return;
         }
-        let mut frame = self.spare.pop().unwrap_or_default();
-        frame.clear();
-        frame.extend_from_slice(header.as_bytes());
-        frame.extend_from_slice(head);
-        let start = frame.len();
-        frame.resize(start + rest.len(), 0);
-        if let Some(place) = frame.get_mut(start..) {
-            rest.read(place);
+        let mut held = self.spare.pop().unwrap_or_default();
+        let start = FrameHeader::LEN + head.len();
+        held.len = start + rest.len();
+        if held.bytes.len() < held.len {
+            held.bytes.resize(held.len, 0);
         }
-        self.frames.push_back(frame);
+        if let Some((first, second)) = held.bytes.split_at_mut_checked(start) {
+            let (place, behind) = first.split_at_mut(FrameHeader::LEN);
+            place.copy_from_slice(header.as_bytes());
+            behind.copy_from_slice(head);
+            rest.read(second);
+        }
+        self.frames.push_back(held);
     }
 
     pub(crate) fn receive(&mut self, into: GuestPart<'_>) -> Option<usize> {
-        let frame = self.frames.pop_front()?;
-        let len = into.write(&frame);
-        self.spare.push(frame);
+        let held = self.frames.pop_front()?;
+        let len = into.write(held.bytes.get(..held.len).unwrap_or_default());
+        self.spare.push(held);
         Some(len)
     }
 
