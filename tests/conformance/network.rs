@@ -378,6 +378,14 @@ fn frames_are_spread_over_channels() {
     assert_eq!(indices, [1, 2, 3]);
     let open = |offer| pair.open(offer, 8, 1).unwrap();
     let mut others: Vec<_> = offers.iter().map(open).collect();
+    // Told which of them to send on, once all are open.
+    pair.work();
+    let told = driver.channel.receive(pair);
+    assert_eq!(told.descriptor.kind, PacketType::DATA_IN_BAND);
+    assert_eq!((told.descriptor.transaction_id, told.descriptor.wants_completion()), (0, false));
+    let mut table = words(&[134, 16, 12]);
+    table.extend(words(&[0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3]));
+    assert_eq!(told.payload[..76], table);
     // Everything by channel 2.
     let status = driver.set(pair, Oid::GEN_RECEIVE_SCALE_PARAMETERS, &rss(&[2; 128], &[0x6d; 40]));
     assert_eq!(status, RndisStatus::SUCCESS);

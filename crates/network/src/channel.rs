@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use busway_frames::{Offloads, Queue};
 use busway_memory::{GuestMemory, GuestSlices};
-use busway_ring::Packet;
-use busway_vmbus::{ChannelHandler, Closing, Fault, GpadlId, Io, LogLimit, Progress, Wakeup, When};
+use busway_ring::{Outgoing, Packet};
+use busway_vmbus::{
+    ChannelHandler, Closing, Fault, GpadlId, Io, LogLimit, Progress, Sent, Wakeup, When,
+};
 use busway_wire::nvsp::{
-    Message, MessageError, MessageType, RndisChannel, RndisPacket, RndisPacketComplete, Status,
+    INDIRECTION_ENTRIES, Message, MessageError, MessageType, RndisChannel, RndisPacket,
+    RndisPacketComplete, SendIndirectionTable, Status,
 };
 use busway_wire::packet::{GpaRanges, PacketType};
 use busway_wire::rndis::{Answer, Control};
@@ -84,6 +87,8 @@ pub(crate) struct NetworkChannel {
     /// Frames for other channels, while a batch is taken.
     mail: Mail,
     answers: VecDeque<Answer>,
+    /// The open channels that the guest was told to send on.
+    announced: usize,
     /// The network may have a frame.
     readable: bool,
     /// The network takes no frame now.
@@ -120,6 +125,7 @@ impl NetworkChannel {
             outbox: Outbox::default(),
             mail: Mail::new(),
             answers: VecDeque::new(),
+            announced: 1,
             readable,
             full: false,
             warnings: LogLimit::default(),
@@ -333,6 +339,24 @@ impl NetworkChannel {
         }
     }
 
+    /// Tells the guest which channels to send on, when all of those are open that it has asked for.
+    fn announce(&mut self, io: &mut Io<'_>) -> Result<(), Fault> {
+        let open = self.settings.ports.iter().flatten().count();
+        if self.index != 0 || open == self.announced || open != usize::from(self.settings.granted) {
+            return Ok(());
+        }
+        let table = SendIndirectionTable {
+            kind: MessageType::SEND_INDIRECTION_TABLE,
+            count: INDIRECTION_ENTRIES as u32,
+            offset: std::mem::offset_of!(SendIndirectionTable, entries) as u32,
+            entries: std::array::from_fn(|entry| (entry % open) as u32),
+        };
+        if io.send(&Outgoing::in_band(0, table.as_bytes()))? == Sent::Yes {
+            self.announced = open;
+        }
+        Ok(())
+    }
+
     /// Takes frames from the network; whether there may be more.
     fn receive(&mut self) -> Progress {
         let accepts = self.settings.receives();
@@ -462,6 +486,7 @@ impl ChannelHandler for NetworkChannel {
 
     fn on_batch(&mut self, io: &mut Io<'_>) -> Result<Progress, Fault> {
         self.sync();
+        self.announce(io)?;
         self.write_answers();
         self.take_mail();
         let progress = if self.readable { self.receive() } else { Progress::Idle };

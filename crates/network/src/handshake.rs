@@ -77,7 +77,7 @@ pub(crate) fn take(
             shared.change(|settings| settings.send = None);
             Outcome::silent()
         }
-        MessageType::SUBCHANNEL => subchannels(message.body(), nature, settings, io),
+        MessageType::SUBCHANNEL => subchannels(message.body(), nature, settings, shared, io),
         kind => Outcome { answer: None, warning: Some(format!("a message of type {kind}")) },
     }
 }
@@ -185,6 +185,7 @@ fn subchannels(
     SubchannelRequest { operation, count }: SubchannelRequest,
     nature: &Nature,
     settings: &Settings,
+    shared: &Shared,
     io: &mut Io<'_>,
 ) -> Outcome {
     let may = operation == SubchannelOperation::ALLOCATE && settings.version >= Some(Version::V5);
@@ -196,6 +197,7 @@ fn subchannels(
     };
     if count != 0 {
         io.offer_subchannels(count);
+        shared.change(|settings| settings.granted = count + 1);
     }
     let body = SubchannelComplete { status, count: count.into() };
     Outcome::of(Message::new(MessageType::SUBCHANNEL, &body))

@@ -95,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) rss: Rss,
     /// How frames are spread over channels; `None` if they are not.
     pub(crate) steering: Option<Arc<Steering>>,
+    /// Channels that the guest may have, the first counted.
+    pub(crate) granted: u16,
     /// The open channels, by their index.
     pub(crate) ports: Vec<Option<Arc<Port>>>,
 }
@@ -115,6 +117,7 @@ impl Settings {
             send: None,
             rss: Rss::default(),
             steering: None,
+            granted: 1,
             ports: Vec::new(),
         }
     }
