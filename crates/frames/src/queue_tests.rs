@@ -137,6 +137,47 @@ fn a_socket_that_closes_is_quiet() {
     assert!(!queue.is_full());
 }
 
+fn ended(queue: &mut Queue) -> bool {
+    let slices = slices(&dhcp_discover());
+    queue.send(&FrameHeader::none(), &[], slices.part(0, 342).unwrap()).is_err()
+}
+
+/// A question for an address, as a guest asks it (RFC 2131).
+fn dhcp_discover() -> Vec<u8> {
+    let mac = [2, 0, 0, 0, 0, 7];
+    let mut dhcp = vec![0; 300];
+    dhcp[..8].copy_from_slice(&[1, 1, 6, 0, 0x12, 0x34, 0x56, 0x78]);
+    dhcp[28..34].copy_from_slice(&mac);
+    dhcp[236..244].copy_from_slice(&[0x63, 0x82, 0x53, 0x63, 53, 1, 1, 255]);
+    let mut frame = [&[0xff; 6], &mac[..], &[8, 0]].concat();
+    // IPv4 of 328 bytes, UDP, from nowhere to everybody; its checksum, and none of UDP's.
+    frame.extend([0x45, 0, 1, 72, 0, 0, 0, 0, 64, 17, 0x79, 0xa6, 0, 0, 0, 0, 255, 255, 255, 255]);
+    frame.extend([0, 68, 0, 67, 1, 52, 0, 0]);
+    frame.extend(dhcp);
+    frame
+}
+
+/// Where passt is installed, and finds a way out of the machine.
+#[test]
+fn passt_gives_an_address() {
+    let network = match Network::passt() {
+        Ok(network) => network,
+        Err(error) => return println!("left out: {error}"),
+    };
+    let mut queue = network.queue(0).unwrap();
+    send(&mut queue, &dhcp_discover());
+    for _ in 0..2000 {
+        match receive(&mut queue, 2000) {
+            // An offer is for the one who asked, and repeats his number.
+            Some(frame) if frame[10 + 46..].starts_with(&[0x12, 0x34, 0x56, 0x78]) => return,
+            Some(_) => {}
+            None if ended(&mut queue) => return println!("left out: passt has ended"),
+            None => std::thread::sleep(std::time::Duration::from_millis(10)),
+        }
+    }
+    panic!("passt does not answer");
+}
+
 #[test]
 fn what_cannot_be_opened_says_what_helps() {
     let error = |error: crate::OpenError| error.to_string();
