@@ -220,6 +220,11 @@ impl Server {
     /// CLOSE has no answer; the guest goes on with the teardown of its ring, which has one.
     pub(super) fn close_channel(&mut self, relid: u32) -> Result<(), ControlError> {
         let kind = MessageType::CLOSE_CHANNEL;
+        if self.relids.get_mut(relid).is_some_and(|slot| slot.rescinded) {
+            // Linux closes a socket's channel when it has been rescinded, and so may any guest
+            // that was about to.
+            return Ok(());
+        }
         let key = self.channel_of(kind, relid)?;
         let Some(channel) = self.channels.get(&key) else {
             return Err(ControlError::NoChannel { kind, relid });
