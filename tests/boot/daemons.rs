@@ -71,8 +71,10 @@ fn the_guest_publishes_pairs_and_is_told_some(case: &Case) -> Outcome {
     let reason = control.refused(&["kvp", "set", "external", "greeting", &long]);
     assert_eq!(reason, "the value has 5000 UTF-16 units, where 1023 are the most");
     // There is no such card.
-    let card = "00000000-0000-4000-8000-000000000000";
-    assert_eq!(control.refused(&["kvp", "addresses", card]), "the guest refuses: NOT_FOUND");
+    let (mac, card) = ("00:15:5d:00:00:01", "00000000-0000-4000-8000-000000000000");
+    assert_eq!(control.refused(&["kvp", "addresses", mac]), "the guest refuses: FAIL");
+    let set = ["kvp", "set-addresses", card, "--address", "10.0.0.2", "--mask", "255.0.0.0"];
+    assert_eq!(control.refused(&set), "the guest refuses: NOT_FOUND");
     control.ask(&["shutdown"]);
     assert_eq!(guest.end().status, 0);
     Ok(())

@@ -141,8 +141,13 @@ fn addresses_are_given_and_read() {
         });
     };
     assert_eq!(asking(guest, || kvp.set_addresses(adapter, &addresses)), Ok(()));
-    let guest = || answer(&mut utils, |_| (Status::OK, kept.clone()));
-    assert_eq!(asking(guest, || kvp.addresses(adapter)), Ok(addresses));
+    let guest = || {
+        answer(&mut utils, |question| {
+            assert_eq!(text(&question.body()[2..]), "00:15:5d:12:34:56");
+            (Status::OK, kept.clone())
+        });
+    };
+    assert_eq!(asking(guest, || kvp.addresses("00:15:5d:12:34:56")), Ok(addresses));
 }
 
 /// Sends the operation of the next question to `seen` and answers with `status`.

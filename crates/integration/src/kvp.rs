@@ -111,9 +111,10 @@ impl Kvp {
         Ok(pairs)
     }
 
-    /// The addresses of the network card that is the VMBus device `adapter`.
-    pub fn addresses(&self, adapter: Guid) -> Result<Addresses, Failure> {
-        let mut message = addressed(Operation::GET_IP, adapter)?;
+    /// The addresses of the network card whose own address is `mac`, such as `00:15:5d:12:34:56`.
+    /// (Linux's daemon finds cards by that here, and by their device when it sets addresses.)
+    pub fn addresses(&self, mac: &str) -> Result<Addresses, Failure> {
+        let mut message = addressed(Operation::GET_IP, mac)?;
         message.families = (Families::IPV4 | Families::IPV6).bits();
         let body = self.ask(message.as_bytes())?.done()?;
         let message = IpAddresses::ref_from_prefix(&body);
@@ -132,7 +133,7 @@ impl Kvp {
 
     /// Gives these addresses to the network card that is the VMBus device `adapter`.
     pub fn set_addresses(&self, adapter: Guid, addresses: &Addresses) -> Result<(), Failure> {
-        let mut message = addressed(Operation::SET_IP, adapter)?;
+        let mut message = addressed(Operation::SET_IP, &format!("{{{adapter}}}"))?;
         message.families = addresses.families.bits();
         message.dhcp = addresses.dhcp.into();
         message.addresses = joined("the list of addresses", &addresses.addresses)?;
@@ -160,11 +161,11 @@ fn found(answer: Answered) -> Result<Option<Vec<u8>>, Failure> {
     }
 }
 
-fn addressed(operation: Operation, adapter: Guid) -> Result<IpAddresses, Failure> {
+fn addressed(operation: Operation, adapter: &str) -> Result<IpAddresses, Failure> {
     let mut message = IpAddresses::new_zeroed();
     message.operation = operation;
     let what = "the adapter's name";
-    let name = utf16::field(&format!("{{{adapter}}}"));
+    let name = utf16::field(adapter);
     message.adapter = name.map_err(|reason| Failure::TooLong { what, reason })?;
     Ok(message)
 }

@@ -106,8 +106,8 @@ impl Conversation {
                     return Err(format!("the pool has no {key:?}"));
                 }
             }
-            Kvp::Addresses { adapter } => {
-                let found = guest.addresses(guid(&adapter)?).map_err(text)?;
+            Kvp::Addresses { mac } => {
+                let found = guest.addresses(&mac).map_err(text)?;
                 return Ok(Reply::Addresses(Addresses {
                     dhcp: found.dhcp,
                     addresses: found.addresses,

@@ -107,8 +107,8 @@ pub enum Kvp {
     },
     /// The addresses of a network card
     Addresses {
-        /// The card: its instance GUID, as in /sys/bus/vmbus/devices of the guest
-        adapter: String,
+        /// The card's own address, such as 00:15:5d:12:34:56
+        mac: String,
     },
     /// Give a network card addresses
     SetAddresses {

@@ -152,7 +152,7 @@ pub struct IpAddresses {
     pub operation: Operation,
     /// Of no meaning here.
     pub pool: Pool,
-    /// Which card: its instance, in braces.
+    /// Which card: its instance in braces, or, for Linux's GET_IP, its own address.
     pub adapter: [u16; 128],
     /// [`Families`].
     pub families: u8,
