@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["busway-wire", "busway-memory", "busway-ring", "busway-vmbus", "busway-block"],
     ),
     ("busway-hvsock", &["busway-wire", "busway-ring", "busway-vmbus"]),
+    ("busway-raw", &["busway-wire", "busway-ring", "busway-vmbus"]),
     ("busway-integration", &["busway-wire", "busway-ring", "busway-vmbus"]),
     (
         "busway-testkit",

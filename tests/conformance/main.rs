@@ -10,6 +10,7 @@ mod echo;
 mod integration;
 mod netvsc;
 mod network;
+mod raw;
 mod sockets;
 mod storage;
 mod storvsc;

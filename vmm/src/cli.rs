@@ -116,6 +116,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub vsock: Option<PathBuf>,
 
+    /// A channel of any class, whose packets come and go over a unix socket (SOCK_SEQPACKET); for
+    /// who writes its driver, or its device. May be repeated
+    #[arg(long, value_name = "GUID[,pipe][,unix=PATH]")]
+    pub raw: Vec<String>,
+
     /// After SIGTERM, give the guest so many seconds to switch itself off; a second signal, or 0,
     /// pulls the plug at once [default: 10]
     #[arg(long, value_name = "SECONDS")]
@@ -237,6 +242,9 @@ impl RunArgs {
         for net in &self.net {
             spec.nets.push(parse("net", net)?);
         }
+        for raw in &self.raw {
+            spec.raw.push(parse("raw", raw)?);
+        }
         if self.no_reboot {
             spec.on_reset = OnReset::Exit;
         }
@@ -297,7 +305,8 @@ value_by_from_str!(
     crate::spec::SerialSpec,
     crate::spec::DiskSpec,
     crate::spec::IntegrationSpec,
-    crate::spec::NetSpec
+    crate::spec::NetSpec,
+    crate::spec::RawSpec
 );
 
 fn parse<T: Value>(flag: &'static str, text: &str) -> Result<T, SpecError> {

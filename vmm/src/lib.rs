@@ -17,7 +17,7 @@
 //!     bus                    VMBus and its workers
 //!     vcpu, processors       a thread for each processor
 //!   event_loop the main thread: console, signals, timeout, what vCPUs report
-//!   integration, disks, vsock   what stands behind devices, and outlives resets
+//!   integration, disks, vsock, raw   what stands behind devices, and outlives resets
 //!   control    the control socket and its client
 //!   console    the host's end of the serial port
 //! check        what this machine's KVM can do
@@ -46,6 +46,7 @@ pub mod memory;
 pub mod nets;
 pub mod partition;
 pub mod processors;
+pub mod raw;
 pub mod run;
 pub mod signals;
 pub mod spec;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use busway_raw::RawDevice;
 use log::{error, info};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
@@ -21,6 +22,7 @@ use crate::event_loop::{self, End, Life, LoopError};
 use crate::integration::Integration;
 use crate::kvm::{Choice, Counters, Host, OpenError};
 use crate::nets::{NetError, Nets};
+use crate::raw::{self, RawError};
 use crate::signals;
 use crate::spec::{OnReset, SpecError, VmSpec};
 use crate::vcpu::Mailbox;
@@ -78,6 +80,9 @@ pub enum RunError {
     /// The directory of sockets cannot be used.
     #[error(transparent)]
     Vsock(#[from] VsockError),
+    /// A raw channel's socket cannot be made.
+    #[error(transparent)]
+    Raw(#[from] RawError),
     /// The event loop failed.
     #[error(transparent)]
     Loop(#[from] LoopError),
@@ -108,6 +113,7 @@ struct Session {
     signals: EventFd,
     timeout: Option<TimerFd>,
     integration: Integration,
+    raw: Vec<RawDevice>,
     vsock: Option<Vsock>,
     /// Removed when it goes.
     _control: Option<Server>,
@@ -158,6 +164,7 @@ impl Session {
             signals,
             timeout,
             integration,
+            raw: raw::open(&spec.raw)?,
             vsock: spec.vsock.as_deref().map(Vsock::start).transpose()?,
             _control: control,
             panicked: Cell::new(false),
@@ -190,6 +197,9 @@ impl Session {
         }
         for device in self.integration.devices(board.engine()) {
             bus.add(device);
+        }
+        for raw in &self.raw {
+            bus.add(Box::new(raw.clone()));
         }
         if let Some(vsock) = &self.vsock {
             vsock.attach(&mut bus);

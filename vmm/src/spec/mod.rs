@@ -8,6 +8,7 @@
 mod disk;
 mod integration;
 mod net;
+mod raw;
 mod serial;
 mod size;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use disk::{DiskSpec, DiskSpecError};
 pub use integration::{IntegrationSpec, Service};
 pub use net::{MacSpec, NetSpec, NetSpecError, NetworkSpec};
+pub use raw::{ClassGuid, RawSpec};
 pub use serial::SerialSpec;
 pub use size::Size;
 
@@ -64,6 +66,9 @@ pub struct VmSpec {
     /// The control socket.
     #[serde(default)]
     pub control: Option<PathBuf>,
+    /// Channels whose hosts are programs of the user's.
+    #[serde(default)]
+    pub raw: Vec<RawSpec>,
     /// The directory of sockets between host and guest.
     #[serde(default)]
     pub vsock: Option<PathBuf>,
@@ -229,6 +234,7 @@ impl VmSpec {
             serial: SerialSpec::default(),
             integration: IntegrationSpec::default(),
             control: None,
+            raw: Vec::new(),
             vsock: None,
             grace: default_grace(),
             timeout: None,
