@@ -23,6 +23,7 @@ mod daemons;
 mod detection;
 mod guest;
 mod image;
+mod input;
 mod integration;
 mod kernel;
 mod loop_device;
@@ -43,7 +44,7 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 8] = [
+const TESTS: [&[Test]; 9] = [
     machine::TESTS,
     detection::TESTS,
     bus::TESTS,
@@ -52,6 +53,7 @@ const TESTS: [&[Test]; 8] = [
     integration::TESTS,
     daemons::TESTS,
     sockets::TESTS,
+    input::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -7,6 +7,7 @@
 mod bus;
 mod daemons;
 mod echo;
+mod input;
 mod integration;
 mod netvsc;
 mod network;

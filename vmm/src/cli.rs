@@ -116,6 +116,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub vsock: Option<PathBuf>,
 
+    /// A keyboard, which `busway ctl SOCKET type` types on
+    #[arg(long)]
+    pub keyboard: bool,
+
+    /// A mouse with an absolute position, which `busway ctl SOCKET point` moves
+    #[arg(long)]
+    pub mouse: bool,
+
     /// A channel of any class, whose packets come and go over a unix socket (SOCK_SEQPACKET); for
     /// who writes its driver, or its device. May be repeated
     #[arg(long, value_name = "GUID[,pipe][,unix=PATH]")]
@@ -242,6 +250,8 @@ impl RunArgs {
         for net in &self.net {
             spec.nets.push(parse("net", net)?);
         }
+        spec.keyboard |= self.keyboard;
+        spec.mouse |= self.mouse;
         for raw in &self.raw {
             spec.raw.push(parse("raw", raw)?);
         }

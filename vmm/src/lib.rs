@@ -17,7 +17,7 @@
 //!     bus                    VMBus and its workers
 //!     vcpu, processors       a thread for each processor
 //!   event_loop the main thread: console, signals, timeout, what vCPUs report
-//!   integration, disks, vsock, raw   what stands behind devices, and outlives resets
+//!   integration, input, disks, vsock, raw   what stands behind devices, and outlives resets
 //!   control    the control socket and its client
 //!   console    the host's end of the serial port
 //! check        what this machine's KVM can do
@@ -39,6 +39,7 @@ pub mod devices;
 pub mod disks;
 pub mod engine;
 pub mod event_loop;
+pub mod input;
 pub mod integration;
 pub mod kvm;
 pub mod limited;

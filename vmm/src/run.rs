@@ -19,6 +19,7 @@ use crate::console::{Console, ConsoleError};
 use crate::control::server::{ControlError, Server};
 use crate::disks::{DiskError, Disks};
 use crate::event_loop::{self, End, Life, LoopError};
+use crate::input::Input;
 use crate::integration::Integration;
 use crate::kvm::{Choice, Counters, Host, OpenError};
 use crate::nets::{NetError, Nets};
@@ -113,6 +114,7 @@ struct Session {
     signals: EventFd,
     timeout: Option<TimerFd>,
     integration: Integration,
+    input: Input,
     raw: Vec<RawDevice>,
     vsock: Option<Vsock>,
     /// Removed when it goes.
@@ -156,7 +158,9 @@ impl Session {
         let signals = signals::catch().map_err(failed("signal handler"))?;
         let timeout = spec.timeout.map(timer).transpose().map_err(failed("timer"))?;
         let integration = Integration::new(&spec.integration).map_err(failed("eventfd"))?;
-        let control = spec.control.as_ref().map(|path| Server::start(path, &integration));
+        let input = Input::new(spec.keyboard, spec.mouse).map_err(failed("eventfd"))?;
+        let start = |path| Server::start(path, &integration, &input);
+        let control = spec.control.as_deref().map(start);
         let control = control.transpose()?;
         let console = Console::open(&spec.serial)?;
         Ok(Self {
@@ -164,6 +168,7 @@ impl Session {
             signals,
             timeout,
             integration,
+            input,
             raw: raw::open(&spec.raw)?,
             vsock: spec.vsock.as_deref().map(Vsock::start).transpose()?,
             _control: control,
@@ -198,6 +203,7 @@ impl Session {
         for device in self.integration.devices(board.engine()) {
             bus.add(device);
         }
+        self.input.attach(&mut bus);
         for raw in &self.raw {
             bus.add(Box::new(raw.clone()));
         }

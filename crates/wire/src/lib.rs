@@ -27,6 +27,8 @@ pub mod guid;
 pub mod hvsock;
 pub mod hypercall;
 pub mod ic;
+pub mod keyboard;
+pub mod mouse;
 pub mod nvsp;
 pub mod packet;
 pub mod pipe;

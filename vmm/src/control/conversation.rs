@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use busway_input::Pointer;
 use busway_integration::{self as integration, CopyError, Failure, Frozen, Phase, Target};
 use busway_wire::Guid;
 use busway_wire::ic::file_copy::StartFlags;
@@ -18,6 +19,7 @@ use log::warn;
 use super::protocol::{
     Action, Addresses, Event, Heartbeat, Kvp, Pair, Pool, Reply, Request, Service, Status,
 };
+use crate::input::Input;
 use crate::integration::Integration;
 
 /// Tells the client of an event.
@@ -29,13 +31,14 @@ const PROGRESS_STEP: u64 = 1 << 20;
 /// One client's requests. What it holds of the guest is given back with it.
 pub(super) struct Conversation {
     integration: Integration,
+    input: Input,
     /// A guest that stands still, and until when.
     frozen: Option<(Frozen, Instant)>,
 }
 
 impl Conversation {
-    pub(super) fn new(integration: Integration) -> Self {
-        Self { integration, frozen: None }
+    pub(super) fn new(integration: Integration, input: Input) -> Self {
+        Self { integration, input, frozen: None }
     }
 
     /// How long the client may be silent.
@@ -63,6 +66,13 @@ impl Conversation {
             Request::Thaw => {
                 let (frozen, _) = self.frozen.take().ok_or("nothing is frozen, or not any more")?;
                 frozen.thaw().map_err(text)?;
+            }
+            Request::Type { text } => {
+                self.input.type_text(&text).map_err(|error| error.to_string())?;
+            }
+            Request::Point { x, y, buttons, wheel } => {
+                let pointer = Pointer { x, y, buttons, wheel };
+                self.input.point(pointer).map_err(|error| error.to_string())?;
             }
             Request::Copy { file, target, overwrite, create_path } => {
                 let mut flags = StartFlags::empty();

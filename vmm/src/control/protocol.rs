@@ -51,6 +51,26 @@ pub enum Request {
     /// Let them go on.
     #[command(skip)]
     Thaw,
+    /// Type a text on the keyboard
+    Type {
+        /// The text; a line's end is the Enter key
+        text: String,
+    },
+    /// Put the mouse's pointer somewhere
+    Point {
+        /// From the left, 0 to 32767
+        x: u16,
+        /// From the top, 0 to 32767
+        y: u16,
+        /// Buttons that are down: 1 the left one, 2 the right, 4 the middle, added
+        #[arg(long, default_value_t = 0)]
+        #[serde(default)]
+        buttons: u8,
+        /// Steps of the wheel, away from the user
+        #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
+        #[serde(default)]
+        wheel: i8,
+    },
     /// Copy a file of this machine into the guest
     Copy {
         /// The file

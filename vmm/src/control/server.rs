@@ -15,6 +15,7 @@ use log::warn;
 
 use super::conversation::Conversation;
 use super::protocol::Line;
+use crate::input::Input;
 use crate::integration::Integration;
 
 /// Clients at once. Whoever may connect may end the machine; this is against mistakes.
@@ -38,12 +39,16 @@ pub struct Server {
 
 impl Server {
     /// Listens at `path` and serves whoever connects.
-    pub fn start(path: &Path, integration: &Integration) -> Result<Self, ControlError> {
+    pub fn start(
+        path: &Path,
+        integration: &Integration,
+        input: &Input,
+    ) -> Result<Self, ControlError> {
         let failed = |source| ControlError { path: path.to_owned(), source };
         let listener = listen(path).map_err(failed)?;
         let server = Self { path: path.to_owned() };
-        let integration = integration.clone();
-        let serve = move || accept(&listener, &integration);
+        let (integration, input) = (integration.clone(), input.clone());
+        let serve = move || accept(&listener, &integration, &input);
         thread::Builder::new().name("control".to_owned()).spawn(serve).map_err(failed)?;
         Ok(server)
     }
@@ -64,7 +69,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-fn accept(listener: &UnixListener, integration: &Integration) {
+fn accept(listener: &UnixListener, integration: &Integration, input: &Input) {
     let clients = Arc::new(AtomicUsize::new(0));
     for client in listener.incoming() {
         let Ok(client) = client else {
@@ -74,10 +79,11 @@ fn accept(listener: &UnixListener, integration: &Integration) {
             clients.fetch_sub(1, Ordering::SeqCst);
             continue;
         }
-        let (integration, count) = (integration.clone(), Arc::clone(&clients));
+        let conversation = Conversation::new(integration.clone(), input.clone());
+        let count = Arc::clone(&clients);
         let serve = move || {
             // A client that goes in the middle of a request has no use for its answer.
-            let _ = converse(&client, integration);
+            let _ = converse(&client, conversation);
             count.fetch_sub(1, Ordering::SeqCst);
         };
         if let Err(error) = thread::Builder::new().name("client".to_owned()).spawn(serve) {
@@ -88,8 +94,7 @@ fn accept(listener: &UnixListener, integration: &Integration) {
 }
 
 /// Serves one client until it goes.
-fn converse(client: &UnixStream, integration: Integration) -> io::Result<()> {
-    let mut conversation = Conversation::new(integration);
+fn converse(client: &UnixStream, mut conversation: Conversation) -> io::Result<()> {
     let mut lines = BufReader::new(client);
     loop {
         let mut line = Vec::new();
@@ -136,7 +141,8 @@ mod tests {
 
     fn server(path: &Path) -> Result<Server, ControlError> {
         let spec: IntegrationSpec = "shutdown,time".parse().unwrap();
-        Server::start(path, &Integration::new(&spec).unwrap())
+        let input = Input::new(false, false).unwrap();
+        Server::start(path, &Integration::new(&spec).unwrap(), &input)
     }
 
     #[test]

@@ -66,6 +66,12 @@ pub struct VmSpec {
     /// The control socket.
     #[serde(default)]
     pub control: Option<PathBuf>,
+    /// It has a keyboard.
+    #[serde(default)]
+    pub keyboard: bool,
+    /// It has a mouse.
+    #[serde(default)]
+    pub mouse: bool,
     /// Channels whose hosts are programs of the user's.
     #[serde(default)]
     pub raw: Vec<RawSpec>,
@@ -234,6 +240,8 @@ impl VmSpec {
             serial: SerialSpec::default(),
             integration: IntegrationSpec::default(),
             control: None,
+            keyboard: false,
+            mouse: false,
             raw: Vec::new(),
             vsock: None,
             grace: default_grace(),
