@@ -6,11 +6,11 @@ use busway_frames::Network;
 use busway_network::{CardOptions, LinkControl, Mac, NetworkCard};
 use busway_ring::Outgoing;
 use busway_testkit::{Pair, PairConfig};
-use busway_vmbus::DeviceId;
+use busway_vmbus::{DeviceId, Progress};
 use busway_wire::control::layout::OfferChannel;
 use busway_wire::nvsp::{
-    Message, MessageType, RndisChannel, Status, SubchannelComplete, SubchannelOperation,
-    SubchannelRequest, SwitchDataPath, Version,
+    Init, Message, MessageType, ReceiveBufferComplete, RndisChannel, ShareBuffer, Status,
+    SubchannelComplete, SubchannelOperation, SubchannelRequest, SwitchDataPath, Version,
 };
 use busway_wire::packet::PacketType;
 use busway_wire::rndis::{Oid, Status as RndisStatus};
@@ -681,6 +681,27 @@ fn what_cannot_be_parsed_closes_the_channel_and_no_other() {
         assert_eq!(pair.expect_rescind(), driver.channel.relid());
         assert_eq!(pair.host_fault(), None);
     }
+}
+
+/// The channel's worker is busy, and hears of nothing but packets.
+#[test]
+fn a_list_may_be_named_as_soon_as_the_guest_has_heard_of_it() {
+    let mut setup = setup(1);
+    let pair = &mut setup.pair;
+    let mut channel = pair.open(&setup.offer, 4, 0).unwrap();
+    let mut worker = pair.take_channel(&channel);
+    let pfns = pair.pages.take_many(16);
+    let gpadl = pair.make_gpadl(setup.offer.relid, &pfns).unwrap();
+    let init = Init { min: Version::V6_1, max: Version::V6_1 };
+    channel.request(pair, 1, Message::new(MessageType::INIT, &init).as_bytes());
+    let share = ShareBuffer { gpadl, id: 1, reserved: 0 };
+    let share = Message::new(MessageType::SEND_RECEIVE_BUFFER, &share);
+    channel.request(pair, 2, share.as_bytes());
+    assert_eq!(worker.run().unwrap(), Progress::Idle);
+    channel.try_receive(pair).unwrap();
+    let answer = channel.try_receive(pair).unwrap();
+    let complete: ReceiveBufferComplete = Message::parse(&answer.payload).unwrap().body();
+    assert_eq!(complete.status, Status::SUCCESS);
 }
 
 #[test]

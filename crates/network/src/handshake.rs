@@ -109,7 +109,7 @@ fn shared_list<T>(
     match io.gpadl(id) {
         _ if taken => Err("a second buffer before the first is revoked".to_owned()),
         None => Err(format!("a buffer in the list {gpadl:#x}, which there is not")),
-        Some(list) => make(io.memory(), (id, list))
+        Some(list) => make(io.memory(), (id, &list))
             .map(Arc::new)
             .map_err(|error| format!("a buffer that is none: {error}")),
     }

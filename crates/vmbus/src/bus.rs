@@ -14,6 +14,7 @@ use crate::action::{Action, ChannelKey, Completion, MessageTarget, OpenRequest};
 use crate::channel::{Channel, Command, Rings};
 use crate::device::{Connector, Device, Opening};
 use crate::fault::Fault;
+use crate::gpadl::Lists;
 use crate::io::Interrupts;
 use crate::limit::LogLimit;
 use crate::server::{Server, ServerConfig};
@@ -65,6 +66,8 @@ pub struct Bus {
     connector: Option<Box<dyn Connector>>,
     /// The device behind each channel, and which of its channels it is.
     channels: HashMap<ChannelKey, (DeviceId, u16)>,
+    /// The lists of each open channel.
+    lists: HashMap<ChannelKey, Lists>,
     /// Messages that the guest has not got yet.
     undelivered: VecDeque<(MessageTarget, HostMessage)>,
     warnings: LogLimit,
@@ -87,6 +90,7 @@ impl Bus {
             next_device: 1,
             connector: None,
             channels: HashMap::new(),
+            lists: HashMap::new(),
             undelivered: VecDeque::new(),
             warnings: LogLimit::default(),
         }
@@ -228,12 +232,17 @@ impl Bus {
                     self.server.complete(Completion::Opened(key, opened));
                 }
                 Action::Connect(request) => self.connect(&request),
-                Action::Close(key) => self.platform.command(key, Command::Close),
+                Action::Close(key) => {
+                    self.lists.remove(&key);
+                    self.platform.command(key, Command::Close);
+                }
                 Action::Retarget(key, target) => {
                     self.platform.command(key, Command::Retarget(target));
                 }
                 Action::AddGpadl(key, id, gpadl) => {
-                    self.platform.command(key, Command::AddGpadl(id, gpadl));
+                    if let Some(lists) = self.lists.get(&key) {
+                        lists.add(id, gpadl);
+                    }
                 }
                 Action::DropGpadl(key, id) => self.platform.command(key, Command::DropGpadl(id)),
                 Action::Gone(key) => self.forget(key),
@@ -284,7 +293,10 @@ impl Bus {
         let handler = device.open(&opening)?;
         let connection_id = request.connection_id;
         let (memory, interrupts) = (self.memory.clone(), Arc::clone(&self.interrupts));
-        let channel = Channel::new(key, handler, rings, memory, interrupts, request);
+        let lists = Lists::new(request.gpadls);
+        self.lists.insert(key, lists.clone());
+        let target = request.interrupt;
+        let channel = Channel::new(key, handler, rings, memory, interrupts, target, lists);
         self.platform.start(channel, connection_id)
     }
 

@@ -13,7 +13,7 @@ use busway_ring::{AdaptivePoll, PacketBuf, Reader, RingError, Writer};
 use crate::action::{ChannelKey, Completion, InterruptTarget, OpenRequest};
 use crate::device::{ChannelHandler, Closing, Wakeup};
 use crate::fault::Fault;
-use crate::gpadl::{Gpadl, GpadlId};
+use crate::gpadl::{GpadlId, Lists};
 use crate::io::{Interrupts, Io, Link};
 
 /// Packets taken before the answers so far are shown to the guest: enough to spread the cost of a
@@ -58,10 +58,8 @@ pub enum Progress {
 }
 
 /// What the bus tells a channel.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Command {
-    /// The guest has made one more list of pages.
-    AddGpadl(GpadlId, Arc<Gpadl>),
     /// The guest wants a list back.
     DropGpadl(GpadlId),
     /// Interrupts go elsewhere.
@@ -118,7 +116,8 @@ impl Channel {
         rings: Rings,
         memory: GuestMemory,
         interrupts: Arc<dyn Interrupts>,
-        request: OpenRequest,
+        target: InterruptTarget,
+        lists: Lists,
     ) -> Self {
         let Rings { incoming, outgoing } = rings;
         let packet = PacketBuf::for_ring(incoming.mem().data_len());
@@ -126,9 +125,9 @@ impl Channel {
             memory,
             writer: outgoing,
             backlog: VecDeque::new(),
-            gpadls: request.gpadls.into_iter().collect(),
+            gpadls: lists,
             interrupts,
-            target: request.interrupt,
+            target,
             wanted: 0,
             subchannels: None,
             ended: false,
@@ -236,12 +235,8 @@ impl Channel {
     /// complete is asked for by [`poll`](Self::poll).
     pub fn command(&mut self, command: Command) -> Option<Completion> {
         match command {
-            Command::AddGpadl(id, gpadl) => {
-                self.link.gpadls.insert(id, gpadl);
-                None
-            }
             Command::DropGpadl(id) => {
-                self.link.gpadls.remove(&id);
+                self.link.gpadls.remove(id);
                 self.releasing.push(id);
                 self.poll()
             }

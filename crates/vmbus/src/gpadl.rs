@@ -2,6 +2,9 @@
 
 //! Guest physical address descriptor lists: the pages that a guest shares with a channel.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use busway_memory::GuestMemory;
 use busway_wire::packet::GpaRangeHeader;
 use zerocopy::FromBytes;
@@ -9,6 +12,37 @@ use zerocopy::FromBytes;
 /// The guest's name for a list of pages; unique in a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GpadlId(pub u32);
+
+/// The complete lists of an open channel, which the bus adds to and its worker looks up.
+///
+/// Shared, because a guest names a list in a packet as soon as it has heard that the list is
+/// complete: that may be before the worker turns to anything that the bus could send it.
+#[derive(Clone, Debug)]
+pub(crate) struct Lists {
+    lists: Arc<Mutex<BTreeMap<GpadlId, Arc<Gpadl>>>>,
+}
+
+impl Lists {
+    pub(crate) fn new(lists: impl IntoIterator<Item = (GpadlId, Arc<Gpadl>)>) -> Self {
+        Self { lists: Arc::new(Mutex::new(lists.into_iter().collect())) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<GpadlId, Arc<Gpadl>>> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(&self, id: GpadlId, gpadl: Arc<Gpadl>) {
+        self.lock().insert(id, gpadl);
+    }
+
+    pub(crate) fn remove(&self, id: GpadlId) {
+        self.lock().remove(&id);
+    }
+
+    pub(crate) fn get(&self, id: GpadlId) -> Option<Arc<Gpadl>> {
+        self.lock().get(&id).cloned()
+    }
+}
 
 /// A complete list: ranges of guest pages, every one of them RAM.
 #[derive(Clone, Debug, PartialEq, Eq)]

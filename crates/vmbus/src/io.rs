@@ -2,7 +2,7 @@
 
 //! What a channel handler can do.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use busway_memory::{GuestMemory, GuestSlices, RingArea};
@@ -11,7 +11,7 @@ use busway_wire::packet::{GpaRanges, PacketType};
 
 use crate::action::InterruptTarget;
 use crate::fault::{Fault, lasting};
-use crate::gpadl::{Gpadl, GpadlId};
+use crate::gpadl::{Gpadl, GpadlId, Lists};
 
 /// Bytes of the ring that packets on a handler's own account leave to answers, so that what the
 /// guest waits for is not behind what it did not ask for. Half of a ring that has no more.
@@ -41,7 +41,7 @@ pub(crate) struct Link {
     /// Packets that found no room, oldest first. While there are any, no packet is taken, so there
     /// are never more than a handler answers at once.
     pub(crate) backlog: VecDeque<Held>,
-    pub(crate) gpadls: BTreeMap<GpadlId, Arc<Gpadl>>,
+    pub(crate) gpadls: Lists,
     pub(crate) interrupts: Arc<dyn Interrupts>,
     pub(crate) target: InterruptTarget,
     /// Room that [`Io::send`] did not find in this batch; 0 for none.
@@ -116,8 +116,8 @@ impl Io<'_> {
     }
 
     /// A list of pages that the guest has made for this channel.
-    pub fn gpadl(&self, id: GpadlId) -> Option<&Arc<Gpadl>> {
-        self.link.gpadls.get(&id)
+    pub fn gpadl(&self, id: GpadlId) -> Option<Arc<Gpadl>> {
+        self.link.gpadls.get(id)
     }
 
     /// Answers the request `transaction_id`. Never lost: without room in the ring it is kept until

@@ -138,11 +138,6 @@ impl MutEventSubscriber for Loop {
         match events.data() {
             KICK => {
                 let _ = self.kick.read();
-                // The guest may name in a packet what it has heard of from the bus just now.
-                self.obey();
-                if self.closed.get() {
-                    return;
-                }
                 self.channel.slept(self.idle_since.elapsed());
                 let progress = self.channel.run();
                 self.go_on(progress);
