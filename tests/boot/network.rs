@@ -54,7 +54,8 @@ fn an_address_is_had_and_traffic_arrives(case: &Case) -> Outcome {
     tap.serve_dhcp(&case.path("udhcpd"));
     let guest = guest(case, &tap, ",mac=02:00:00:00:00:07").cpus(2).run(&script(
         &tap,
-        "modprobe af_packet
+        "# Some kernels have it built in.
+        modprobe af_packet || true
         fact mac $(cat /sys/class/net/$card/address)
         ip link set $card up
         fact carrier $(cat /sys/class/net/$card/carrier)
@@ -137,7 +138,8 @@ fn large_frames_and_vlans_pass(case: &Case) -> Outcome {
         fact tagged $(cat /sys/class/net/tagged/statistics/rx_packets)",
     ));
     assert_eq!((guest.fact("mtu"), guest.fact("most")), ("9000", "9000"));
-    assert!(guest.number("tagged") > FEW / 9000);
+    // Segments may have been coalesced, to 64 KiB.
+    assert!(guest.number("tagged") > FEW / 65536);
     Ok(())
 }
 
