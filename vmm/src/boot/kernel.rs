@@ -7,16 +7,19 @@ use std::os::unix::fs::FileExt;
 
 use busway_memory::{GuestAddress, GuestMemory};
 use linux_loader::loader::bootparam::setup_header;
+use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use zerocopy::little_endian;
 
-use super::{BootError, mib};
+use super::{BootError, Mode, mib};
 use crate::memory::{Layout, layout};
 
 /// A kernel in guest memory.
 pub(super) struct Kernel {
-    /// The 64-bit entry point.
+    /// The entry point.
     pub(super) entry: u64,
+    /// What it expects of the processor.
+    pub(super) mode: Mode,
     /// The first address that the kernel leaves alone while it starts.
     pub(super) end: u64,
     /// The last address that the kernel finds an initramfs at.
@@ -27,9 +30,9 @@ pub(super) struct Kernel {
     pub(super) header: setup_header,
 }
 
-/// From a bzImage's load address to its 64-bit entry point.
+/// From a bzImage's load address, which is its 32-bit entry point, to its 64-bit one.
 const ENTRY_64: u64 = 0x200;
-/// Setup header, `xloadflags`: the image has that entry point.
+/// Setup header, `xloadflags`: the image has the latter.
 const XLF_KERNEL_64: u16 = 1;
 /// "HdrS", at 0x202 of a bzImage.
 const HEADER_MAGIC: u32 = 0x5372_6448;
@@ -78,16 +81,22 @@ fn load_bzimage(memory: &GuestMemory, map: &Layout, file: &mut File) -> Result<K
     let start = Some(GuestAddress(layout::HIGH_RAM_START));
     let loaded = BzImage::load(&**memory, start, file, None).map_err(BootError::Kernel)?;
     let header = loaded.setup_header.ok_or(BootError::NotAKernel)?;
-    if header.version < VERSION_2_12 || header.xloadflags & XLF_KERNEL_64 == 0 {
-        return Err(BootError::Not64Bit);
+    if header.version < VERSION_2_12 {
+        let [major, minor] = [header.version >> 8, header.version & 0xff];
+        return Err(BootError::TooOld { major, minor });
     }
+    let (offset, mode) = match header.xloadflags & XLF_KERNEL_64 {
+        0 => (0, Mode::Protected),
+        _ => (ENTRY_64, Mode::Long),
+    };
     // The kernel unpacks itself at its preferred address, or where it was loaded if that is
     // higher, and needs `init_size` bytes there until it reads the memory map.
     let unpacked = header.pref_address.max(layout::HIGH_RAM_START);
     let end = unpacked.saturating_add(header.init_size.into());
     fits(map, end)?;
     Ok(Kernel {
-        entry: loaded.kernel_load.0 + ENTRY_64,
+        entry: loaded.kernel_load.0 + offset,
+        mode,
         end,
         initrd_max: header.initrd_addr_max.into(),
         cmdline_max: header.cmdline_size as usize,
@@ -99,8 +108,15 @@ fn load_elf(memory: &GuestMemory, map: &Layout, file: &mut File) -> Result<Kerne
     let lowest = Some(GuestAddress(layout::HIGH_RAM_START));
     let loaded = Elf::load(&**memory, None, file, lowest).map_err(BootError::Kernel)?;
     fits(map, loaded.kernel_end)?;
+    // A kernel that brings both leaves its loader the choice, and not all of the others' ELF entries
+    // are Linux's.
+    let (entry, mode) = match loaded.pvh_boot_cap {
+        PvhBootCapability::PvhEntryPresent(entry) => (entry.0, Mode::Pvh),
+        _ => (loaded.kernel_load.0, Mode::Long),
+    };
     Ok(Kernel {
-        entry: loaded.kernel_load.0,
+        entry,
+        mode,
         end: loaded.kernel_end,
         initrd_max: u64::MAX,
         cmdline_max: DEFAULT_CMDLINE_MAX,

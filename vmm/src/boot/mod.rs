@@ -2,10 +2,12 @@
 
 //! Direct boot of a Linux kernel: everything that a boot loader leaves in memory.
 //!
-//! Source: Linux `Documentation/x86/boot.rst`, "64-bit Boot Protocol", and `zero-page.rst`.
+//! Source: Linux `Documentation/x86/boot.rst`, "32-bit Boot Protocol" and "64-bit Boot Protocol", and
+//! `zero-page.rst`.
 
 mod initrd;
 mod kernel;
+mod pvh;
 mod reset_vector;
 pub mod tables;
 mod zero_page;
@@ -15,14 +17,28 @@ use std::fs::File;
 use busway_memory::{Bytes, GuestAddress, GuestMemory};
 
 use crate::memory::{Layout, layout};
+use kernel::Kernel;
 
 /// Where the first processor starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The kernel's 64-bit entry point.
+    /// The kernel's entry point.
     pub address: u64,
-    /// The boot parameters, for RSI.
+    /// What it expects of the processor.
+    pub mode: Mode,
+    /// Where it finds what its loader has to say: Linux's boot parameters, or PVH's start info.
     pub boot_params: u64,
+}
+
+/// How a processor enters a kernel. Both ways, addresses are physical ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// 64-bit, by page tables that map everything one to one.
+    Long,
+    /// 32-bit, without paging.
+    Protected,
+    /// The same, as the PVH protocol wants it.
+    Pvh,
 }
 
 /// What is booted. The files are read from their beginning, each time.
@@ -43,9 +59,16 @@ pub enum BootError {
         "--kernel is neither a bzImage nor an ELF vmlinux: give the kernel as it is installed in /boot (vmlinuz-...), unpacked if it is an archive"
     )]
     NotAKernel,
-    /// A kernel that cannot be entered in long mode.
-    #[error("--kernel is a 32-bit kernel: give a 64-bit one")]
-    Not64Bit,
+    /// A kernel from before 2012, which does not say how it is entered.
+    #[error(
+        "--kernel is too old, its boot protocol is {major}.{minor:02}: give one of Linux 3.8 or later"
+    )]
+    TooOld {
+        /// Of the boot protocol.
+        major: u16,
+        /// Of the boot protocol.
+        minor: u16,
+    },
     /// A kernel in a form that the loader refuses.
     #[error("--kernel cannot be loaded")]
     Kernel(#[source] linux_loader::loader::Error),
@@ -104,13 +127,20 @@ pub fn load(
         None => None,
     };
     write_cmdline(memory, sources.cmdline, kernel.cmdline_max)?;
-    let page = zero_page::build(map, &kernel, initrd, sources.cmdline.len());
+    match kernel.mode {
+        Mode::Pvh => pvh::write(memory, map, initrd.as_ref()),
+        Mode::Long | Mode::Protected => {
+            let page = zero_page::build(map, &kernel, initrd, sources.cmdline.len());
+            memory.write_obj(page, GuestAddress(layout::BOOT_PARAMS))
+        }
+    }
+    .map_err(BootError::Memory)?;
     let acpi = GuestAddress(layout::ACPI_TABLES);
     memory.write_slice(acpi_tables, acpi).map_err(BootError::Memory)?;
-    memory.write_obj(page, GuestAddress(layout::BOOT_PARAMS)).map_err(BootError::Memory)?;
-    tables::write(memory).map_err(BootError::Memory)?;
+    tables::write(memory, kernel.mode).map_err(BootError::Memory)?;
     reset_vector::write(memory).map_err(BootError::Memory)?;
-    Ok(Entry { address: kernel.entry, boot_params: layout::BOOT_PARAMS })
+    let Kernel { entry: address, mode, .. } = kernel;
+    Ok(Entry { address, mode, boot_params: layout::BOOT_PARAMS })
 }
 
 fn write_cmdline(memory: &GuestMemory, cmdline: &str, max: usize) -> Result<(), BootError> {

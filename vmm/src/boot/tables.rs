@@ -8,6 +8,8 @@
 use busway_memory::{Bytes, GuestAddress, GuestMemory};
 use vm_memory::GuestMemoryError;
 
+use super::Mode;
+
 /// Where the GDT is.
 pub const GDT: u64 = 0x500;
 /// Its last byte.
@@ -32,13 +34,18 @@ const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const LARGE: u64 = 1 << 7;
 
-/// Segment descriptors: none, none, 64-bit code, data, and a task segment of two.
-const DESCRIPTORS: [u64; SEGMENTS] =
-    [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x0000_8b00_0000_0067, 0];
+/// Segment descriptors: none, none, code, data, and a task segment of two.
+const fn descriptors(mode: Mode) -> [u64; SEGMENTS] {
+    let code = match mode {
+        Mode::Long => 0x00af_9b00_0000_ffff,
+        Mode::Protected | Mode::Pvh => 0x00cf_9b00_0000_ffff,
+    };
+    [0, 0, code, 0x00cf_9300_0000_ffff, 0x0000_8b00_0000_0067, 0]
+}
 
 /// Writes both.
-pub(super) fn write(memory: &GuestMemory) -> Result<(), GuestMemoryError> {
-    memory.write_obj(DESCRIPTORS, GuestAddress(GDT))?;
+pub(super) fn write(memory: &GuestMemory, mode: Mode) -> Result<(), GuestMemoryError> {
+    memory.write_obj(descriptors(mode), GuestAddress(GDT))?;
     memory.write_obj(PDPT | PRESENT | WRITABLE, GuestAddress(PML4))?;
     for gib in 0..4 {
         let directory = DIRECTORIES + gib * PAGE;
@@ -76,7 +83,7 @@ mod tests {
     fn four_gib_are_mapped_one_to_one() {
         let region = Region { start: GuestAddress(0), len: 1 << 20 };
         let memory = GuestMemory::allocate(&[region]).unwrap();
-        write(&memory).unwrap();
+        write(&memory, Mode::Long).unwrap();
         for address in [0, 0x10_0200, 0x1fff_ffff, 0x4000_0000, 0xbfff_f123, 0xffff_ffff] {
             assert_eq!(translate(&memory, address), address);
         }

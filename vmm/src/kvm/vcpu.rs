@@ -23,7 +23,7 @@ use super::cpuid::{self, Place};
 use super::ioctl::{self, HypervExit, hyperv_exit};
 use super::stats::{self, Counters};
 use super::{During, Host, KvmError};
-use crate::boot::{Entry, tables};
+use crate::boot::{Entry, Mode, tables};
 
 /// A processor of a [`Vm`](super::Vm).
 pub struct Vcpu {
@@ -149,14 +149,15 @@ impl Vcpu {
         ioctl::tsc_offset(&self.fd).during("say how a vCPU's TSC follows from the host's")
     }
 
-    /// Puts the processor at a kernel's 64-bit entry point, in long mode.
+    /// Puts the processor at a kernel's entry point.
     ///
-    /// Source: Linux `Documentation/x86/boot.rst`, "64-bit Boot Protocol".
+    /// Source: Linux `Documentation/x86/boot.rst`, "32-bit Boot Protocol" and "64-bit Boot Protocol";
+    /// Xen `docs/misc/pvh.pandoc`.
     pub fn enter(&self, entry: &Entry) -> Result<(), KvmError> {
         let mut sregs = self.fd.get_sregs().during("read a vCPU's registers")?;
         (sregs.gdt.base, sregs.gdt.limit) = (tables::GDT, tables::GDT_LIMIT);
         (sregs.idt.base, sregs.idt.limit) = (0, 0);
-        sregs.cs = flat_segment(tables::CODE_SELECTOR, 0xb, true);
+        sregs.cs = flat_segment(tables::CODE_SELECTOR, 0xb, entry.mode == Mode::Long);
         let data = flat_segment(tables::DATA_SELECTOR, 0x3, false);
         (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
         sregs.tr = kvm_segment {
@@ -166,15 +167,24 @@ impl Vcpu {
             present: 1,
             ..Default::default()
         };
-        sregs.cr3 = tables::PML4;
-        sregs.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_PG;
-        sregs.cr4 = CR4_PAE;
-        sregs.efer = EFER_LME | EFER_LMA;
+        match entry.mode {
+            Mode::Long => {
+                sregs.cr3 = tables::PML4;
+                sregs.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_PG;
+                sregs.cr4 = CR4_PAE;
+                sregs.efer = EFER_LME | EFER_LMA;
+            }
+            Mode::Protected => sregs.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE,
+            Mode::Pvh => sregs.cr0 = CR0_PE | CR0_ET,
+        }
         self.fd.set_sregs(&sregs).during("set a vCPU's registers")?;
 
         let mut regs = self.fd.get_regs().during("read a vCPU's registers")?;
         regs.rip = entry.address;
-        regs.rsi = entry.boot_params;
+        match entry.mode {
+            Mode::Long | Mode::Protected => regs.rsi = entry.boot_params,
+            Mode::Pvh => regs.rbx = entry.boot_params,
+        }
         regs.rflags = RFLAGS_ALWAYS_1;
         self.fd.set_regs(&regs).during("set a vCPU's registers")
     }

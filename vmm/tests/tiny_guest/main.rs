@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bus;
+mod entry;
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
@@ -22,7 +23,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 /// A test, and what it is called.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 9] = [
+const TESTS: [Test; 11] = [
     ("registers_read_back_what_was_written", registers_read_back_what_was_written),
     ("what_is_no_msr_is_refused", what_is_no_msr_is_refused),
     ("time_by_the_page_is_time_by_the_msr", time_by_the_page_is_time_by_the_msr),
@@ -31,6 +32,8 @@ const TESTS: [Test; 9] = [
     ("an_ipi_is_an_interrupt", an_ipi_is_an_interrupt),
     ("a_timer_is_an_interrupt", a_timer_is_an_interrupt),
     ("a_timer_is_a_message", a_timer_is_a_message),
+    ("a_pvh_entry_is_taken", entry::a_pvh_entry_is_taken),
+    ("a_32_bit_linux_is_entered_as_such", entry::a_32_bit_linux_is_entered_as_such),
     ("a_disk_answers_on_its_rings", bus::a_disk_answers_on_its_rings),
 ];
 
@@ -62,9 +65,15 @@ fn what_is_missing() -> Option<String> {
 
 /// Boots `program`; returns its results. `more` is added to busway's command line.
 fn boot(program: Program, more: &[&str]) -> Vec<u64> {
+    let bytes = boot_file(&program.finish(), more);
+    bytes.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect()
+}
+
+/// Boots the kernel in these bytes; returns what it wrote to its serial port.
+fn boot_file(bytes: &[u8], more: &[&str]) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let (kernel, serial) = (directory.path().join("kernel"), directory.path().join("serial"));
-    fs::write(&kernel, program.finish()).unwrap();
+    fs::write(&kernel, bytes).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_busway"))
         .args(["run", "--hyperv", "userspace", "--memory", "64M", "--timeout", "60", "--kernel"])
         .arg(&kernel)
@@ -74,8 +83,7 @@ fn boot(program: Program, more: &[&str]) -> Vec<u64> {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let bytes = fs::read(serial).unwrap();
-    bytes.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect()
+    fs::read(serial).unwrap()
 }
 
 const INPUT: u64 = PAGES.start + 0x3000;
