@@ -9,6 +9,7 @@ mod daemons;
 mod echo;
 mod input;
 mod integration;
+mod milestones;
 mod netvsc;
 mod network;
 mod raw;

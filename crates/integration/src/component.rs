@@ -50,6 +50,11 @@ pub(crate) trait Service: Send + 'static {
     /// The guest's answer to the last question.
     fn answered(&mut self, status: Status, body: &[u8]);
 
+    /// Whether what the guest has answered so far is of use. Asked when it says that it is well.
+    fn has_worked(&self) -> bool {
+        true
+    }
+
     /// There will be no answer to the last question, or, with [`Failure::Gone`], to any.
     fn failed(&mut self, failure: Failure);
 

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busway_ring::{Outgoing, Packet};
-use busway_vmbus::{ChannelHandler, Fault, Io, LogLimit, Progress, Sent, Wakeup, When};
-use busway_wire::ic::{Header, HeaderFlags, MessageType, Negotiate, NegotiateError, Version};
+use busway_vmbus::{ChannelHandler, Fault, Io, LogLimit, Progress, Sent, Step, Wakeup, When};
+use busway_wire::ic::{
+    Header, HeaderFlags, MessageType, Negotiate, NegotiateError, Status, Version,
+};
 
 use crate::Failure;
 use crate::component::{About, Phase, Question, Service, Shared};
@@ -67,7 +69,7 @@ impl<S: Service> Conversation<S> {
         Ok(Self { shared, about, timer, next_id: 1, asked, warnings: LogLimit::default() })
     }
 
-    fn agree(&self, body: &[u8]) -> Result<(), AnswerError> {
+    fn agree(&self, body: &[u8], io: &mut Io<'_>) -> Result<(), AnswerError> {
         let mut state = self.shared.lock();
         state.phase = match Negotiate::choice(body) {
             Ok(agreed) => {
@@ -79,6 +81,9 @@ impl<S: Service> Conversation<S> {
                 }
                 log::info!("{}: version {agreed}", self.about.kind);
                 state.service.opened();
+                let Version { major, minor } = agreed.message;
+                io.reached(Step::Version { major, minor });
+                io.reached(Step::Ready);
                 Phase::Agreed(agreed)
             }
             Err(NegotiateError::NoneSpoken) => Phase::NoneSpoken,
@@ -119,7 +124,7 @@ impl<S: Service> Conversation<S> {
 }
 
 impl<S: Service> ChannelHandler for Conversation<S> {
-    fn on_packet(&mut self, packet: Packet<'_>, _io: &mut Io<'_>) -> Result<(), Fault> {
+    fn on_packet(&mut self, packet: Packet<'_>, io: &mut Io<'_>) -> Result<(), Fault> {
         let (header, body) = Header::parse(packet.payload).map_err(Fault::protocol)?;
         let is_answer = |asked: &mut Asked| {
             asked.unsent.is_none()
@@ -134,9 +139,13 @@ impl<S: Service> ChannelHandler for Conversation<S> {
         };
         log::debug!("{header}");
         if asked.kind == MessageType::NEGOTIATE {
-            return self.agree(body).map_err(Fault::protocol);
+            return self.agree(body, io).map_err(Fault::protocol);
         }
-        self.shared.lock().service.answered(header.status, body);
+        let mut state = self.shared.lock();
+        state.service.answered(header.status, body);
+        if header.status == Status::OK && state.service.has_worked() {
+            io.worked();
+        }
         Ok(())
     }
 

@@ -102,6 +102,10 @@ impl Service for Beating {
         }
     }
 
+    fn has_worked(&self) -> bool {
+        self.beats.answered != 0
+    }
+
     fn failed(&mut self, failure: Failure) {
         match failure {
             Failure::Gone => self.due = false,

@@ -10,11 +10,11 @@ use busway_frames::{Offloads, Queue};
 use busway_memory::{GuestMemory, GuestSlices};
 use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{
-    ChannelHandler, Closing, Fault, GpadlId, Io, LogLimit, Progress, Sent, Wakeup, When,
+    ChannelHandler, Closing, Fault, GpadlId, Io, LogLimit, Progress, Sent, Step, Wakeup, When,
 };
 use busway_wire::nvsp::{
     INDIRECTION_ENTRIES, Message, MessageError, MessageType, RndisChannel, RndisPacket,
-    RndisPacketComplete, SendIndirectionTable, Status,
+    RndisPacketComplete, SendIndirectionTable, Status, Version,
 };
 use busway_wire::packet::{GpaRanges, PacketType};
 use busway_wire::rndis::{Answer, Control};
@@ -199,7 +199,7 @@ impl NetworkChannel {
         log::trace!("network '{}', channel {}: {message}", self.nature.name, self.index);
         let answer = match message.kind {
             MessageType::SEND_RNDIS_PACKET => {
-                let status = self.rndis(packet, message.body())?;
+                let status = self.rndis(packet, message.body(), io)?;
                 let body = RndisPacketComplete { status };
                 Some(Message::new(MessageType::SEND_RNDIS_PACKET_COMPLETE, &body))
             }
@@ -211,6 +211,12 @@ impl NetworkChannel {
                     self.warn(&warning);
                 }
                 self.sync();
+                if message.kind == MessageType::INIT
+                    && let Some(Version(version)) = self.settings.version
+                {
+                    let (major, minor) = ((version >> 16) as u16, version as u16);
+                    io.reached(Step::Version { major, minor });
+                }
                 answer
             }
             kind => {
@@ -226,7 +232,12 @@ impl NetworkChannel {
     }
 
     /// Takes a packet of RNDIS messages; what its completion says.
-    fn rndis(&mut self, packet: &Packet<'_>, body: RndisPacket) -> Result<Status, Fault> {
+    fn rndis(
+        &mut self,
+        packet: &Packet<'_>,
+        body: RndisPacket,
+        io: &mut Io<'_>,
+    ) -> Result<Status, Fault> {
         let len = packet.header.len();
         if len > MOST_PAGE_LISTS {
             return Err(Fault::protocol(ChannelError::PageLists { len }));
@@ -236,10 +247,18 @@ impl NetworkChannel {
             return Ok(Status::INVALID_RNDIS_PACKET);
         }
         let done = match body.channel {
-            RndisChannel::DATA if self.settings.link_up && self.settings.ready => self.frames(),
+            RndisChannel::DATA if self.settings.link_up && self.settings.ready => {
+                self.frames().inspect(|()| io.worked())
+            }
             // Nobody is at the other end.
             RndisChannel::DATA => Ok(()),
-            RndisChannel::CONTROL if self.index == 0 => self.control(),
+            RndisChannel::CONTROL if self.index == 0 => {
+                let done = self.control();
+                if self.settings.ready {
+                    io.reached(Step::Ready);
+                }
+                done
+            }
             other => Err(format!("{other} messages on channel {}", self.index)),
         };
         self.sender.slices.clear();

@@ -244,8 +244,10 @@ impl StorageChannel {
             Err(error) => Reply::failed(error, operation == BlockOperation::Read),
         };
         let packet = reply.packet(&slot.srb);
-        if let Err(error) = result {
-            self.warn_of(disk, operation, error);
+        match result {
+            Ok(()) if operation == BlockOperation::Read => io.worked(),
+            Ok(()) => {}
+            Err(error) => self.warn_of(disk, operation, error),
         }
         self.spare.push(data);
         self.answer_slot(index, &packet, io)?;
@@ -333,7 +335,13 @@ impl ChannelHandler for StorageChannel {
             {
                 self.reset(request.operation, &request.body(), waiting, io)
             }
-            _ => answer(io, waiting, &self.handshake.answer(&request)),
+            _ => {
+                let reply = self.handshake.answer(&request);
+                if let Some(step) = self.handshake.step() {
+                    io.reached(step);
+                }
+                answer(io, waiting, &reply)
+            }
         }
     }
 

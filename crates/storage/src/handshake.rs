@@ -2,6 +2,7 @@
 
 //! The handshake: BEGIN, versions until one fits, properties, END.
 
+use busway_vmbus::Step;
 use busway_wire::storvsc::{
     NtStatus, Operation, Packet, Properties, ProtocolVersion, SubChannels, Version,
 };
@@ -32,6 +33,18 @@ impl Handshake {
     /// Whether it is over, so that commands may come.
     pub(crate) const fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready(_))
+    }
+
+    /// What a witness is told of it.
+    pub(crate) const fn step(&self) -> Option<Step> {
+        match self.phase {
+            Phase::Versioned(Version(version)) => {
+                let [major, minor] = version.to_be_bytes();
+                Some(Step::Version { major: major as u16, minor: minor as u16 })
+            }
+            Phase::Ready(_) => Some(Step::Ready),
+            Phase::Closed | Phase::Begun | Phase::Described(_) => None,
+        }
     }
 
     /// Answers a request that is no command. One out of turn is refused, and changes nothing.

@@ -17,7 +17,9 @@ use crate::fault::Fault;
 use crate::gpadl::Lists;
 use crate::io::Interrupts;
 use crate::limit::LogLimit;
-use crate::server::{Server, ServerConfig};
+use crate::milestone::{Milestone, Reporter, Step, Witness};
+use crate::offer::Offer;
+use crate::server::{ControlError, Server, ServerConfig};
 
 /// What the bus needs of the machine around it. Called on the bus's thread; must not block.
 pub trait Platform {
@@ -71,6 +73,7 @@ pub struct Bus {
     /// Messages that the guest has not got yet.
     undelivered: VecDeque<(MessageTarget, HostMessage)>,
     warnings: LogLimit,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Bus {
@@ -93,7 +96,13 @@ impl Bus {
             lists: HashMap::new(),
             undelivered: VecDeque::new(),
             warnings: LogLimit::default(),
+            witness: None,
         }
+    }
+
+    /// Tells `witness` from now on how far the guest comes.
+    pub fn watch(&mut self, witness: Arc<dyn Witness>) {
+        self.witness = Some(witness);
     }
 
     /// Adds a device; a connected guest finds it at once.
@@ -106,7 +115,11 @@ impl Bus {
     fn put(&mut self, device: Box<dyn Device>) -> DeviceId {
         let id = DeviceId(self.next_device);
         self.next_device += 1;
-        let key = self.server.offer(device.offer(), None);
+        let offer = device.offer();
+        if let Some(reporter) = self.reporter(&offer) {
+            reporter.report(Step::Offered);
+        }
+        let key = self.server.offer(offer, None);
         self.devices.insert(id, OnBus { device, primary: key });
         self.channels.insert(key, (id, 0));
         id
@@ -173,6 +186,9 @@ impl Bus {
     pub fn guest_message(&mut self, bytes: &[u8]) {
         log::debug!("vmbus: guest: {:?}", MessageBuf::from_bytes(bytes));
         if let Err(error) = self.server.guest_message(bytes) {
+            if let ControlError::Contact { version, reason, .. } = error {
+                self.saw(Milestone::Refused(version, reason));
+            }
             self.warn(&error);
         }
         self.act();
@@ -192,6 +208,7 @@ impl Bus {
             fault => {
                 let name = self.server.name(key);
                 self.warn(&format_args!("{name}: the guest's channel is closed: {fault}"));
+                self.report(key, Step::Failed(fault.to_string()));
                 self.server.withdraw(key);
                 self.act();
             }
@@ -225,7 +242,10 @@ impl Bus {
     fn act(&mut self) {
         while let Some(action) = self.server.next_action() {
             match action {
-                Action::Post(target, message) => self.undelivered.push_back((target, message)),
+                Action::Post(target, message) => {
+                    self.notice(&message);
+                    self.undelivered.push_back((target, message));
+                }
                 Action::DropMessages => self.undelivered.clear(),
                 Action::Open(key, request) => {
                     let opened = self.open(key, *request);
@@ -268,6 +288,7 @@ impl Bus {
             Err(error) => {
                 let name = self.server.name(key);
                 self.warn(&format_args!("{name} cannot be opened: {error}"));
+                self.report(key, Step::Failed(error.to_string()));
                 return false;
             }
         };
@@ -291,13 +312,52 @@ impl Bus {
             user_data: request.user_data,
         };
         let handler = device.open(&opening)?;
+        let offer = device.offer();
+        let reporter = self.reporter(&offer);
+        if let Some(reporter) = &reporter {
+            reporter.report(Step::Opened);
+        }
         let connection_id = request.connection_id;
         let (memory, interrupts) = (self.memory.clone(), Arc::clone(&self.interrupts));
         let lists = Lists::new(request.gpadls);
         self.lists.insert(key, lists.clone());
         let target = request.interrupt;
         let channel = Channel::new(key, handler, rings, memory, interrupts, target, lists);
-        self.platform.start(channel, connection_id)
+        self.platform.start(channel.watched(reporter), connection_id)
+    }
+
+    /// What the guest is told says how far it has come.
+    fn notice(&self, message: &HostMessage) {
+        match (message, self.server.version()) {
+            (HostMessage::VersionResponse(response), Some(version))
+                if response.body.supported != 0 =>
+            {
+                self.saw(Milestone::Connected(version));
+            }
+            (HostMessage::AllOffersDelivered, _) => self.saw(Milestone::OffersRequested),
+            _ => {}
+        }
+    }
+
+    fn saw(&self, milestone: Milestone) {
+        if let Some(witness) = &self.witness {
+            witness.saw(milestone);
+        }
+    }
+
+    fn report(&self, key: ChannelKey, step: Step) {
+        let id = self.channels.get(&key).map(|(id, _)| id);
+        if let Some(OnBus { device, .. }) = id.and_then(|id| self.devices.get(id))
+            && let Some(reporter) = self.reporter(&device.offer())
+        {
+            reporter.report(step);
+        }
+    }
+
+    fn reporter(&self, offer: &Offer) -> Option<Reporter> {
+        let &Offer { interface_type: class, instance, .. } = offer;
+        let reporter = |witness| Reporter { witness, class, instance };
+        self.witness.clone().map(reporter)
     }
 
     fn forget(&mut self, key: ChannelKey) {

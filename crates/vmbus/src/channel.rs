@@ -15,6 +15,7 @@ use crate::device::{ChannelHandler, Closing, Wakeup};
 use crate::fault::Fault;
 use crate::gpadl::{GpadlId, Lists};
 use crate::io::{Interrupts, Io, Link};
+use crate::milestone::Reporter;
 
 /// Packets taken before the answers so far are shown to the guest: enough to spread the cost of a
 /// signal and of a back end's system call, few enough not to keep the first answer waiting.
@@ -131,11 +132,20 @@ impl Channel {
             wanted: 0,
             subchannels: None,
             ended: false,
+            awaits_work: false,
+            reporter: None,
             closed: false,
         };
         let poll = AdaptivePoll::default();
         let releasing = Vec::new();
         Self { key, handler, incoming, packet, poll, link, releasing, faulted: false }
+    }
+
+    /// Reports to `reporter` how far the guest comes with the device.
+    pub(crate) fn watched(mut self, reporter: Option<Reporter>) -> Self {
+        self.link.awaits_work = reporter.is_some();
+        self.link.reporter = reporter;
+        self
     }
 
     /// The host's name for the channel.

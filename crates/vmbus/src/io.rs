@@ -12,6 +12,7 @@ use busway_wire::packet::{GpaRanges, PacketType};
 use crate::action::InterruptTarget;
 use crate::fault::{Fault, lasting};
 use crate::gpadl::{Gpadl, GpadlId, Lists};
+use crate::milestone::{Reporter, Step};
 
 /// Bytes of the ring that packets on a handler's own account leave to answers, so that what the
 /// guest waits for is not behind what it did not ask for. Half of a ring that has no more.
@@ -50,6 +51,10 @@ pub(crate) struct Link {
     pub(crate) subchannels: Option<u16>,
     /// The handler has ended the channel's device.
     pub(crate) ended: bool,
+    /// Who is told how far the guest has come.
+    pub(crate) reporter: Option<Reporter>,
+    /// It has not been told of any work.
+    pub(crate) awaits_work: bool,
     /// The guest has closed the channel: its rings are its own again.
     pub(crate) closed: bool,
 }
@@ -166,6 +171,23 @@ impl Io<'_> {
     /// is used once.
     pub fn end(&mut self) {
         self.link.ended = true;
+    }
+
+    /// The guest has come so far with the device. [`Step::Worked`] goes through
+    /// [`worked`](Self::worked).
+    pub fn reached(&mut self, step: Step) {
+        if let Some(reporter) = &self.link.reporter {
+            reporter.report(step);
+        }
+    }
+
+    /// The device was of use to the guest. May be called each time; the first counts.
+    #[inline]
+    pub fn worked(&mut self) {
+        if self.link.awaits_work {
+            self.link.awaits_work = false;
+            self.reached(Step::Worked);
+        }
     }
 
     /// Has the guest offered `count` subchannels of this channel, beyond those it has. It is told

@@ -31,6 +31,7 @@ mod fault;
 mod gpadl;
 mod io;
 mod limit;
+mod milestone;
 mod offer;
 mod server;
 
@@ -42,5 +43,6 @@ pub use fault::Fault;
 pub use gpadl::{Gpadl, GpadlError, GpadlId, Range};
 pub use io::{Interrupts, Io, Sent, external_pages};
 pub use limit::{LogLimit, Seen};
+pub use milestone::{Milestone, Step, Witness};
 pub use offer::Offer;
 pub use server::{ControlError, Server, ServerConfig};
