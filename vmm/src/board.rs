@@ -27,6 +27,7 @@ use crate::kvm::{Host, KvmEngine, KvmError, UserspaceEngine, Vcpu, Vm};
 use crate::memory::Layout;
 use crate::partition::Partition;
 use crate::processors::Processors;
+use crate::smoke::watch::Watch;
 use crate::spec::VmSpec;
 use crate::vcpu::{Machine, Mailbox, Running, Stopped};
 
@@ -166,13 +167,15 @@ impl Board {
     }
 
     /// Switches the machine on. Its serial port writes to `output`, and adds 1 to `drained` when
-    /// the guest has read its input; its events go to `mailbox`, its channel messages to `port`.
+    /// the guest has read its input; its events go to `mailbox`, its channel messages to `port`,
+    /// and what is seen of its guest to `watch`.
     pub fn start(
         self,
         output: Output,
         drained: EventFd,
         mailbox: &Mailbox,
         port: Arc<Port>,
+        watch: Option<Arc<Watch>>,
     ) -> Result<LiveBoard, BoardError> {
         let failed = |what| move |source| BoardError::Host { what, source };
         let line = EventFd::new(EFD_NONBLOCK).map_err(failed("eventfd"))?;
@@ -182,7 +185,8 @@ impl Board {
         let (memory, threads) = (self.memory, Arc::clone(&processors));
         let machine = Arc::new(Machine {
             ports: Ports::new(Arc::clone(&serial)),
-            partition: Partition::new(memory, self.engine, self.synic, port, threads),
+            partition: Partition::new(memory, self.engine, self.synic, port, threads)
+                .watched(watch),
             processors,
         });
         let running = Running::start(&machine, self.vcpus, mailbox).map_err(failed("threads"))?;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::control::protocol::Request;
+use crate::smoke::args::SmokeArgs;
 use crate::spec::{HypervSpec, OnPanic, OnReset, SpecError, ValueError, VmSpec};
 
 /// The program.
@@ -27,6 +28,8 @@ pub struct Cli {
 pub enum Command {
     /// Start a machine and run it to its end
     Run(Box<RunArgs>),
+    /// Boot an image and judge, from outside, whether its Hyper-V drivers work
+    Smoke(Box<SmokeArgs>),
     /// Say what this machine's KVM can do for busway, and what to do about what is missing
     Check(CheckArgs),
     /// Ask a running machine, or tell it what to do

@@ -77,6 +77,15 @@ pub trait Engine: Send + Sync {
     /// The guest wrote EOM on `vcpu`: lets the engine's own messages (timers) go on.
     fn end_of_message(&self, vcpu: &Vcpu) -> io::Result<()>;
 
+    /// What GUEST_OS_ID and the hypercall MSR hold, on the thread of `vcpu`.
+    fn identity(&self, vcpu: &Vcpu) -> io::Result<[u64; 2]> {
+        let read = |msr| match self.read_msr(vcpu.index(), msr) {
+            Ok(Value::Is(value)) => value,
+            _ => 0,
+        };
+        Ok([read(msr::GUEST_OS_ID), read(msr::HYPERCALL)])
+    }
+
     /// Raises `sint` of `vp` once. Nothing happens if the guest has masked it.
     fn raise(&self, vp: u32, sint: u8);
 

@@ -24,6 +24,7 @@ use crate::devices::serial::SerialPort;
 use crate::integration::Integration;
 use crate::lock;
 use crate::signals;
+use crate::smoke::watch::Watch;
 use crate::spec::OnPanic;
 use crate::vcpu::Event;
 
@@ -44,6 +45,8 @@ pub enum End {
     Signal(i32),
     /// The user typed Ctrl-A X.
     Quit,
+    /// Who watches the guest has seen all.
+    Watched,
     /// A vCPU stopped by the host's fault.
     Broken(String),
 }
@@ -66,6 +69,8 @@ pub struct Life<'a> {
     pub signals: &'a EventFd,
     /// Expires when the guest has had its time.
     pub timeout: Option<&'a TimerFd>,
+    /// Who watches the guest, and rings when it may end.
+    pub watch: Option<&'a Watch>,
     /// By which the guest is asked to switch itself off,
     pub integration: &'a Integration,
     /// and how long it has for that after SIGTERM.
@@ -105,6 +110,7 @@ const LISTENER: u32 = 4;
 const INPUT: u32 = 5;
 const BUS: u32 = 6;
 const GRACE: u32 = 7;
+const WATCH: u32 = 8;
 
 /// Whether the loop waits for console input.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -123,8 +129,9 @@ struct Main<'a> {
     /// Input that the guest has no room for.
     pending: Vec<u8>,
     input: Waiting,
-    /// The guest has been asked to switch itself off; SIGTERM when this expires, or when it has.
-    grace: Option<TimerFd>,
+    /// The guest has been asked to switch itself off, and this is the end when it has, or when the
+    /// timer expires.
+    grace: Option<(TimerFd, End)>,
 }
 
 impl MutEventSubscriber for Main<'_> {
@@ -138,6 +145,9 @@ impl MutEventSubscriber for Main<'_> {
         add(Events::with_data(self.life.bus.port().bell(), BUS, EventSet::IN));
         add(Events::with_data(self.life.drained, DRAINED, EventSet::IN));
         add(Events::with_data(self.life.signals, SIGNAL, EventSet::IN));
+        if let Some(watch) = self.life.watch {
+            add(Events::with_data(watch.bell(), WATCH, EventSet::IN));
+        }
         if let Some(timeout) = self.life.timeout {
             add(Events::with_data(timeout, TIMEOUT, EventSet::IN));
         }
@@ -169,7 +179,17 @@ impl MutEventSubscriber for Main<'_> {
             GRACE => {
                 let seconds = self.life.grace.as_secs();
                 warn!("the guest has not switched itself off within --grace {seconds}");
-                self.end(End::Signal(libc::SIGTERM));
+                if let Some((_, end)) = self.grace.take() {
+                    self.end(end);
+                }
+            }
+            WATCH => {
+                if let Some(watch) = self.life.watch {
+                    let _ = watch.bell().read();
+                }
+                if self.grace.is_none() {
+                    self.switch_off(End::Watched, ops);
+                }
             }
             LISTENER => self.accept(ops),
             _ => {
@@ -187,9 +207,17 @@ impl<'a> Main<'a> {
 
     /// The first SIGTERM is passed on to a guest that listens; whatever comes next ends it.
     fn signalled(&mut self, signal: i32, ops: &mut EventOps<'_>) {
-        let has_grace = self.grace.is_none() && !self.life.grace.is_zero();
-        if signal != libc::SIGTERM || !has_grace || !self.life.integration.ask_to_power_off() {
+        if signal == libc::SIGTERM && self.grace.is_none() {
+            self.switch_off(End::Signal(signal), ops);
+        } else {
             self.end(End::Signal(signal));
+        }
+    }
+
+    /// Ends the life as `end`: by the guest itself if it listens, and within its grace.
+    fn switch_off(&mut self, end: End, ops: &mut EventOps<'_>) {
+        if self.life.grace.is_zero() || !self.life.integration.ask_to_power_off() {
+            self.end(end);
             return;
         }
         let timer = TimerFd::new().and_then(|mut timer| {
@@ -198,18 +226,18 @@ impl<'a> Main<'a> {
         });
         match timer {
             Ok(timer) if ops.add(Events::with_data(&timer, GRACE, EventSet::IN)).is_ok() => {
-                self.grace = Some(timer);
+                self.grace = Some((timer, end));
             }
-            _ => self.end(End::Signal(signal)),
+            _ => self.end(end),
         }
     }
 
     /// The first end is the one that counts.
     fn end(&self, end: End) {
-        let end = match end {
-            // As the signal wanted.
-            End::PoweredOff | End::Reset if self.grace.is_some() => End::Signal(libc::SIGTERM),
-            end => end,
+        let end = match (end, &self.grace) {
+            // As it was asked to.
+            (End::PoweredOff | End::Reset, Some((_, wanted))) => wanted.clone(),
+            (end, _) => end,
         };
         let first = self.end.take().unwrap_or(end);
         self.end.set(Some(first));

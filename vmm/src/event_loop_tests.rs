@@ -32,6 +32,7 @@ struct Guest {
     drained: EventFd,
     signals: EventFd,
     timeout: Option<TimerFd>,
+    watch: Option<Watch>,
     integration: Integration,
     on_panic: OnPanic,
     panicked: Cell<bool>,
@@ -67,6 +68,7 @@ impl Guest {
             drained,
             signals: eventfd(),
             timeout: None,
+            watch: None,
             integration: Integration::new(&IntegrationSpec::default()).unwrap(),
             on_panic: OnPanic::Exit,
             panicked: Cell::new(false),
@@ -88,6 +90,7 @@ impl Guest {
             drained: &self.drained,
             signals: &self.signals,
             timeout: self.timeout.as_ref(),
+            watch: self.watch.as_ref(),
             integration: &self.integration,
             grace: Duration::from_secs(10),
             on_panic: self.on_panic,
@@ -138,6 +141,21 @@ fn time_runs_out() {
     assert_eq!(guest.live(), End::TimedOut);
 }
 
+/// It cannot be asked to switch off, so its plug is pulled.
+#[test]
+fn a_guest_that_has_shown_all_may_end() {
+    let mut guest = Guest::new(&SerialSpec::Null);
+    let watch = Watch::new("hypervisor".parse().unwrap(), None).unwrap();
+    watch.begin().unwrap();
+    watch.saw_identity(0, 1);
+    watch.saw_identity(7, 0);
+    assert!(watch.wants_identity() && watch.bell().read().is_err(), "not all yet");
+    watch.saw_identity(7, 1);
+    assert!(!watch.wants_identity());
+    guest.watch = Some(watch);
+    assert_eq!(guest.live(), End::Watched);
+}
+
 /// More than the port holds at once goes in, in order; and what the guest writes comes out.
 #[test]
 fn a_client_of_the_socket_talks_to_the_guest() {
@@ -177,6 +195,7 @@ fn a_client_of_the_socket_talks_to_the_guest() {
             drained: &guest.drained,
             signals: &guest.signals,
             timeout: None,
+            watch: None,
             integration: &guest.integration,
             grace: Duration::ZERO,
             on_panic: OnPanic::Exit,

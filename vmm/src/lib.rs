@@ -20,6 +20,7 @@
 //!   integration, input, disks, vsock, raw   what stands behind devices, and outlives resets
 //!   control    the control socket and its client
 //!   console    the host's end of the serial port
+//! smoke        a run that is watched, and what is said of it
 //! check        what this machine's KVM can do
 //! ```
 //!
@@ -50,6 +51,7 @@ pub mod processors;
 pub mod raw;
 pub mod run;
 pub mod signals;
+pub mod smoke;
 pub mod spec;
 pub mod vcpu;
 pub mod vsock;

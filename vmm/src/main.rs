@@ -9,6 +9,8 @@ use busway::check::Report;
 use busway::cli::{CheckArgs, Cli, Command, CtlArgs, RunArgs, Task};
 use busway::control::client::{Client, Ending};
 use busway::control::protocol::Request;
+use busway::smoke::args::SmokeArgs;
+use busway::spec::VmSpec;
 use clap::Parser;
 use clap::error::ErrorKind;
 
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     start_log(cli.verbose);
     let status = match &cli.command {
         Command::Run(arguments) => run(arguments),
+        Command::Smoke(arguments) => smoke(arguments),
         Command::Check(arguments) => check(arguments),
         Command::Ctl(arguments) => ctl(arguments),
     };
@@ -40,12 +43,23 @@ fn main() -> ExitCode {
 fn run(arguments: &RunArgs) -> anyhow::Result<u8> {
     let spec = arguments.to_spec()?;
     if arguments.print_spec {
-        spec.check()?;
-        let text = serde_json::to_string_pretty(&spec).context("the spec cannot be printed")?;
-        println!("{text}");
-        return Ok(0);
+        return print(&spec);
     }
-    Ok(busway::run::run(&spec, &arguments.kvm, arguments.stats.as_deref())?.status())
+    Ok(busway::run::run(&spec, &arguments.kvm, arguments.stats.as_deref(), None)?.status())
+}
+
+fn print(spec: &VmSpec) -> anyhow::Result<u8> {
+    spec.check()?;
+    let text = serde_json::to_string_pretty(spec).context("the spec cannot be printed")?;
+    println!("{text}");
+    Ok(0)
+}
+
+fn smoke(arguments: &SmokeArgs) -> anyhow::Result<u8> {
+    if arguments.machine.print_spec {
+        return print(&arguments.to_spec()?);
+    }
+    Ok(busway::smoke::smoke(arguments)?)
 }
 
 fn check(arguments: &CheckArgs) -> anyhow::Result<u8> {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use busway_hyperv::crash::{CrashReport, printable};
 use busway_hyperv::hypercall::{self, Call, Registers, XmmHalves};
+use busway_hyperv::msr;
 use busway_hyperv::registers::{Effect, GeneralProtection, Value};
 use busway_hyperv::synic::{Synic, SynicRegisters};
 use busway_memory::{Bytes, GuestAddress, GuestMemory};
@@ -21,6 +22,8 @@ use crate::engine::Engine;
 use crate::kvm::ApicWrite;
 use crate::limited;
 use crate::processors::Processors;
+use crate::smoke::judge::Sight;
+use crate::smoke::watch::Watch;
 
 /// The host side of VMBus, as a partition sees it. Called on vCPU threads.
 pub trait Bus: Send + Sync {
@@ -40,6 +43,7 @@ pub struct Partition {
     bus: Arc<dyn Bus>,
     processors: Arc<Processors>,
     reports: AtomicU32,
+    watch: Option<Arc<Watch>>,
 }
 
 /// What is left to do after a write to an MSR, on the vCPU that wrote it.
@@ -91,7 +95,20 @@ impl Partition {
         bus: Arc<dyn Bus>,
         processors: Arc<Processors>,
     ) -> Self {
-        Self { memory, engine, synic, bus, processors, reports: AtomicU32::new(0) }
+        let reports = AtomicU32::new(0);
+        Self { memory, engine, synic, bus, processors, reports, watch: None }
+    }
+
+    /// The same, with somebody who watches its guest.
+    #[must_use]
+    pub fn watched(mut self, watch: Option<Arc<Watch>>) -> Self {
+        self.watch = watch;
+        self
+    }
+
+    /// Who watches its guest.
+    pub fn watch(&self) -> Option<&Watch> {
+        self.watch.as_deref()
     }
 
     /// The engine behind this partition.
@@ -106,6 +123,11 @@ impl Partition {
             self.engine.raise(vp, sint);
         }
         self.bus.slot_freed(vp);
+        if let Some(watch) = &self.watch
+            && registers.control & msr::ENABLE != 0
+        {
+            watch.saw(&Sight::Synic);
+        }
     }
 
     /// RDMSR on `vp`.
@@ -200,7 +222,6 @@ mod tests {
 
     use busway_hyperv::cpuid::{Interface, WANTED};
     use busway_hyperv::crash::CrashRegisters;
-    use busway_hyperv::msr;
     use busway_integration::Reading;
     use busway_memory::Region;
     use busway_wire::hypercall::Control;

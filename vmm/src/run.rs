@@ -25,6 +25,8 @@ use crate::kvm::{Choice, Counters, Host, OpenError};
 use crate::nets::{NetError, Nets};
 use crate::raw::{self, RawError};
 use crate::signals;
+use crate::smoke::judge::NotOffered;
+use crate::smoke::watch::Watch;
 use crate::spec::{OnReset, SpecError, VmSpec};
 use crate::vcpu::Mailbox;
 use crate::vsock::{Vsock, VsockError};
@@ -84,6 +86,9 @@ pub enum RunError {
     /// A raw channel's socket cannot be made.
     #[error(transparent)]
     Raw(#[from] RawError),
+    /// What is expected cannot be.
+    #[error(transparent)]
+    Expected(#[from] NotOffered),
     /// The event loop failed.
     #[error(transparent)]
     Loop(#[from] LoopError),
@@ -123,11 +128,19 @@ struct Session {
     panicked: Cell<bool>,
     /// KVM's counters, of all vCPUs in all lives that have ended.
     counters: Counters,
+    /// Who watches the guest.
+    watch: Option<Arc<Watch>>,
 }
 
 /// Runs the machine of `spec` on the KVM device at `kvm` until it ends. KVM's counters of the
-/// whole run go into the file `stats`, if one is named.
-pub fn run(spec: &VmSpec, kvm: &Path, stats: Option<&Path>) -> Result<Verdict, RunError> {
+/// whole run go into the file `stats`, if one is named; `watch` is told of all that is seen of the
+/// guest.
+pub fn run(
+    spec: &VmSpec,
+    kvm: &Path,
+    stats: Option<&Path>,
+    watch: Option<&Arc<Watch>>,
+) -> Result<Verdict, RunError> {
     spec.check()?;
     let mut files = BootFiles::open(spec)?;
     let disks = Disks::open(&spec.disks)?;
@@ -139,11 +152,15 @@ pub fn run(spec: &VmSpec, kvm: &Path, stats: Option<&Path>) -> Result<Verdict, R
     // Before the console: a machine that cannot start creates and changes nothing.
     let mut board = Board::build(&host, spec, kind, loaded)?;
     let mut session = Session::open(spec)?;
+    session.watch = watch.cloned();
     loop {
         match session.live(board, spec, &disks, &nets)? {
             End::Reset if spec.on_reset == OnReset::Restart => info!("the guest resets"),
             end => {
                 disks.flush();
+                if let Some(watch) = watch {
+                    watch.ended(&end);
+                }
                 stats.map(|path| session.write_stats(path)).transpose()?;
                 return session.verdict(end);
             }
@@ -174,6 +191,7 @@ impl Session {
             _control: control,
             panicked: Cell::new(false),
             counters: Counters::new(),
+            watch: None,
         })
     }
 
@@ -197,6 +215,9 @@ impl Session {
         let (sender, events) = mpsc::channel();
         let mailbox = Mailbox::new(sender, clone(&bell)?);
         let mut bus = board.bus()?;
+        if let Some(watch) = self.watch.clone() {
+            bus.watch(watch);
+        }
         if let Some(controller) = disks.controller() {
             bus.add(Box::new(controller));
         }
@@ -213,8 +234,12 @@ impl Session {
         for card in nets.cards() {
             bus.add(Box::new(card));
         }
+        if let Some(watch) = &self.watch {
+            watch.begin()?;
+        }
         let port = Arc::clone(bus.port());
-        let board = board.start(self.console.output(), clone(&drained)?, &mailbox, port)?;
+        let (output, watch) = (self.console.output(), self.watch.clone());
+        let board = board.start(output, clone(&drained)?, &mailbox, port, watch)?;
         let life = Life {
             console: &mut self.console,
             serial: board.serial(),
@@ -224,6 +249,7 @@ impl Session {
             drained: &drained,
             signals: &self.signals,
             timeout: self.timeout.as_ref(),
+            watch: self.watch.as_deref(),
             integration: &self.integration,
             grace: Duration::from_secs(spec.grace),
             on_panic: spec.on_panic,
@@ -255,7 +281,9 @@ impl Session {
 
     fn verdict(&self, end: End) -> Result<Verdict, RunError> {
         let verdict = match end {
-            End::PoweredOff | End::Quit | End::Reset if !self.panicked.get() => Verdict::Done,
+            End::PoweredOff | End::Quit | End::Reset | End::Watched if !self.panicked.get() => {
+                Verdict::Done
+            }
             End::Signal(signal) => Verdict::Signalled(signal),
             End::Broken(reason) => return Err(RunError::Broken(reason)),
             _ => Verdict::GuestFailed,

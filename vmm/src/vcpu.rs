@@ -180,6 +180,7 @@ impl Runner {
                 processors.leave(vp);
                 self.handle(vp, exit)
             });
+            self.look_at_identity(&vcpu);
             if let Some(after) = after
                 && !self.finish(&mut vcpu, after)
             {
@@ -189,6 +190,17 @@ impl Runner {
         // Nobody waits for a processor that does not run any more.
         processors.leave(vp);
         Stopped { registers: vcpu.registers().ok(), counters: vcpu.counters() }
+    }
+
+    /// KVM keeps who the guest is to itself, so whoever wants to know looks when the guest stops.
+    fn look_at_identity(&self, vcpu: &Vcpu) {
+        let partition = &self.machine.partition;
+        if let Some(watch) = partition.watch()
+            && watch.wants_identity()
+            && let Ok([guest_os_id, hypercall]) = partition.engine().identity(vcpu)
+        {
+            watch.saw_identity(guest_os_id, hypercall);
+        }
     }
 
     fn handle(&self, vp: u32, exit: Exit<'_>) -> Option<After> {

@@ -133,6 +133,14 @@ const CASES: &[(&str, &[&str])] = &[
     ("run --kernel bzImage --net passt,queues=2", &["--net passt", "one queue", "TAP"]),
     ("run --kernel bzImage --net loopback,mtu=9001", &["--net", "mtu=9001", "9000"]),
     ("run --kernel bzImage --net tap=a --net tap=a", &["--net tap=a", "twice", "of its own"]),
+    ("smoke", &["--kernel", "missing", "give"]),
+    ("smoke --kernel text", &["--kernel", "neither a bzImage nor an ELF"]),
+    ("smoke --kernel bzImage --expect disk", &["--expect disk", "'disk'", "vmbus", "storage"]),
+    ("smoke --kernel bzImage --report xml=f", &["--report xml=f", "json=FILE or junit=FILE"]),
+    ("smoke --kernel bzImage --report json=a/b", &["--report", "a/b", "No such file"]),
+    ("smoke --kernel bzImage --report junit=.", &["--report", "directory", "give a file"]),
+    ("smoke --kernel bzImage --serial null --serial-log f", &["--serial-log", "--help"]),
+    ("smoke --kernel bzImage --kvm nowhere", &["nowhere", "modprobe"]),
     ("run --spec nowhere.json", &["--spec", "nowhere.json", "check the path"]),
     ("run --spec misspelt.json", &["--spec", "memroy", "--print-spec"]),
     ("run --spec text", &["--spec", "text", "--print-spec"]),
@@ -265,10 +273,30 @@ fn check_says_so_when_there_is_no_kvm() {
     assert!(report["error"].as_str().unwrap().contains("modprobe"));
 }
 
+/// A CI system that only looks at the reports learns it too.
+#[test]
+fn a_smoke_test_that_cannot_start_is_in_its_reports() {
+    let bench = Bench::new("reports");
+    bench.write(
+        "smoke.json",
+        b"an older and much longer report, of which nothing stays".repeat(99).as_slice(),
+    );
+    let arguments =
+        "smoke --kernel bzImage --kvm nowhere --report json=smoke.json --report junit=smoke.xml";
+    let output = bench.busway(arguments).output().unwrap();
+    assert_refused(&output, "reports", &["nowhere"]);
+    let json = fs::read(bench.path("smoke.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(report["passed"], false);
+    assert!(report["error"].as_str().unwrap().contains("nowhere"));
+    let xml = fs::read_to_string(bench.path("smoke.xml")).unwrap();
+    assert!(xml.contains("errors=\"1\"") && xml.contains("nowhere"), "{xml}");
+}
+
 #[test]
 fn help_teaches_and_is_no_error() {
     let bench = Bench::new("help");
-    for arguments in ["--help", "run --help", "check --help", "--version"] {
+    for arguments in ["--help", "run --help", "smoke --help", "check --help", "--version"] {
         let output = bench.busway(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{arguments}");
         assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{arguments}");

@@ -11,6 +11,9 @@ macro_rules! classes {
     ($( $(#[$meta:meta])* $name:ident = $value:literal, $text:literal; )*) => {
         $( $(#[$meta])* pub const $name: Guid = Guid::from_text_order($value); )*
 
+        /// All of them, with their short names.
+        pub const ALL: &[(&str, Guid)] = &[$(($text, $name)),*];
+
         /// The short name of an interface type, as busway's flags and traces spell it; `None` for a
         /// type that is not listed here.
         pub fn name(class: Guid) -> Option<&'static str> {

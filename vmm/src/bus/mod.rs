@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use busway_hyperv::synic::Synic;
 use busway_memory::GuestMemory;
-use busway_vmbus::{Bus, Connector, Device, Fault, ServerConfig};
+use busway_vmbus::{Bus, Connector, Device, Fault, ServerConfig, Witness};
 
 use crate::engine::Engine;
 use platform::{ChannelInterrupts, Machine};
@@ -50,6 +50,11 @@ impl VmBus {
         };
         let bus = Bus::new(config, memory, Arc::new(interrupts), Box::new(machine));
         Self { bus, port }
+    }
+
+    /// Tells `witness` from now on how far the guest comes.
+    pub fn watch(&mut self, witness: Arc<dyn Witness>) {
+        self.bus.watch(witness);
     }
 
     /// Puts a device on the bus.

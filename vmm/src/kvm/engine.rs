@@ -109,6 +109,10 @@ impl Engine for KvmEngine {
         vcpu.set_msrs(&[(msr::EOM, 0)])
     }
 
+    fn identity(&self, vcpu: &Vcpu) -> io::Result<[u64; 2]> {
+        vcpu.msrs([msr::GUEST_OS_ID, msr::HYPERCALL])
+    }
+
     fn raise(&self, vp: u32, sint: u8) {
         let raised = match self.vmbus_sint.get(vp as usize) {
             Some(irqfd) if sint == VMBUS_SINT => irqfd.write(1),

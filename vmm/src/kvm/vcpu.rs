@@ -293,6 +293,21 @@ impl Vcpu {
         self.fd.enable_cap(&enable)
     }
 
+    /// Reads MSRs as the host, past any filter: what KVM itself holds.
+    pub(super) fn msrs<const N: usize>(&self, numbers: [u32; N]) -> io::Result<[u64; N]> {
+        let entries = numbers.map(|index| kvm_msr_entry { index, ..Default::default() });
+        let mut entries =
+            Msrs::from_entries(&entries).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+        if self.fd.get_msrs(&mut entries)? != N {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let mut values = [0; N];
+        for (value, entry) in values.iter_mut().zip(entries.as_slice()) {
+            *value = entry.data;
+        }
+        Ok(values)
+    }
+
     /// Writes MSRs as the host, past any filter.
     pub(super) fn set_msrs(&self, msrs: &[(u32, u64)]) -> io::Result<()> {
         let entries: Vec<_> = msrs
