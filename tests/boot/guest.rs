@@ -122,7 +122,7 @@ impl<'a> Guest<'a> {
     }
 
     /// The kernel's initramfs with the script and the agent behind it.
-    fn initrd(&self, script: &str) -> PathBuf {
+    pub(crate) fn initrd(&self, script: &str) -> PathBuf {
         let path = self.case.path("initrd");
         let mut file = File::create(&path).unwrap();
         io::copy(&mut File::open(self.case.kernel.initrd()).unwrap(), &mut file).unwrap();

@@ -30,6 +30,7 @@ mod loop_device;
 mod machine;
 mod network;
 mod report;
+mod smoke;
 mod sockets;
 mod storage;
 mod survey;
@@ -44,7 +45,7 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 9] = [
+const TESTS: [&[Test]; 10] = [
     machine::TESTS,
     detection::TESTS,
     bus::TESTS,
@@ -54,6 +55,7 @@ const TESTS: [&[Test]; 9] = [
     daemons::TESTS,
     sockets::TESTS,
     input::TESTS,
+    smoke::TESTS,
 ];
 
 fn main() -> ExitCode {
