@@ -12,7 +12,7 @@ use crate::spec::{MacSpec, NetSpec, NetworkSpec};
 
 /// A network of the description cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("--net: {0}")]
+#[error("--net")]
 pub struct NetError(#[from] OpenError);
 
 /// Open networks, each with what its card is to be. Dropping it ends what was started for them.
