@@ -41,6 +41,7 @@ fn script(tap: &Tap, script: &str) -> String {
         .replace("PUSH", &format!("{host}:{PUSH}"))
         .replace("PULL", &format!("{host}:{PULL}"))
         .replace("ECHO", &format!("{host}:{ECHO}"))
+        .replace("NUMBER", &tap.number().to_string())
         .replace("HOST", &host)
         .replace("GUEST", &tap.guest())
         .replace("FEW", &FEW.to_string())
@@ -50,7 +51,7 @@ fn script(tap: &Tap, script: &str) -> String {
 
 /// F48, F49: DHCP, ping, TCP both ways, datagrams in one piece and in many.
 fn an_address_is_had_and_traffic_arrives(case: &Case) -> Outcome {
-    let mut tap = Tap::new(0, false)?;
+    let mut tap = Tap::new(false)?;
     tap.serve_dhcp(&case.path("udhcpd"));
     let guest = guest(case, &tap, ",mac=02:00:00:00:00:07").cpus(2).run(&script(
         &tap,
@@ -75,7 +76,7 @@ fn an_address_is_had_and_traffic_arrives(case: &Case) -> Outcome {
 
 /// F49, F50: what the card does for its guest, and what the guest does when it does not.
 fn offloads_are_switched_on_and_off(case: &Case) -> Outcome {
-    let tap = Tap::new(1, false)?;
+    let tap = Tap::new(false)?;
     let guest = guest(case, &tap, "").cpus(2).program("ethtool")?.run(&script(
         &tap,
         "up GUEST
@@ -110,11 +111,12 @@ fn offloads_are_switched_on_and_off(case: &Case) -> Outcome {
 
 /// F48, F55.
 fn large_frames_and_vlans_pass(case: &Case) -> Outcome {
-    let tap = Tap::new(2, false)?;
+    let tap = Tap::new(false)?;
     tap.ip(&["link", "set", tap.name(), "mtu", "9000"]);
-    tap.ip(&["link", "add", "link", tap.name(), "name", "bw2.5", "type", "vlan", "id", "5"]);
-    tap.ip(&["addr", "add", "10.78.2.1/24", "dev", "bw2.5"]);
-    tap.ip(&["link", "set", "bw2.5", "up"]);
+    let (tagged, number) = (format!("{}.5", tap.name()), tap.number());
+    tap.ip(&["link", "add", "link", tap.name(), "name", &tagged, "type", "vlan", "id", "5"]);
+    tap.ip(&["addr", "add", &format!("10.78.{number}.1/24"), "dev", &tagged]);
+    tap.ip(&["link", "set", &tagged, "up"]);
     let guest = guest(case, &tap, "").cpus(2).run(&script(
         &tap,
         "up GUEST
@@ -128,13 +130,13 @@ fn large_frames_and_vlans_pass(case: &Case) -> Outcome {
         fact most $(cat /sys/class/net/$card/mtu)
         modprobe 8021q
         ip link add link $card name tagged type vlan id 5
-        ip addr add 10.78.2.2/24 dev tagged
+        ip addr add 10.78.NUMBER.2/24 dev tagged
         ip link set tagged up
-        ping -c 2 -A 10.78.2.1
-        push 10.78.2.1:7001 length=FEW
-        pull 10.78.2.1:7002 length=FEW
-        echoes 10.78.2.1:7003
-        ping -c 2 -A -s 8900 10.78.2.1
+        ping -c 2 -A 10.78.NUMBER.1
+        push 10.78.NUMBER.1:7001 length=FEW
+        pull 10.78.NUMBER.1:7002 length=FEW
+        echoes 10.78.NUMBER.1:7003
+        ping -c 2 -A -s 8900 10.78.NUMBER.1
         fact tagged $(cat /sys/class/net/tagged/statistics/rx_packets)",
     ));
     assert_eq!((guest.fact("mtu"), guest.fact("most")), ("9000", "9000"));
@@ -145,7 +147,7 @@ fn large_frames_and_vlans_pass(case: &Case) -> Outcome {
 
 /// F51, F52, F53: frames are spread as the guest says, over as many channels as it has.
 fn channels_become_more_and_fewer_under_traffic(case: &Case) -> Outcome {
-    let tap = Tap::new(3, true)?;
+    let tap = Tap::new(true)?;
     let guest = guest(case, &tap, ",queues=4").cpus(4).program("ethtool")?.run(&script(
         &tap,
         "up GUEST
@@ -186,7 +188,7 @@ fn channels_become_more_and_fewer_under_traffic(case: &Case) -> Outcome {
 
 /// F14, F53, F60: up and down, in and out, and no relid is lost on the way.
 fn the_card_comes_and_goes_under_traffic(case: &Case) -> Outcome {
-    let tap = Tap::new(4, true)?;
+    let tap = Tap::new(true)?;
     let guest = guest(case, &tap, ",queues=2").cpus(2).run(&script(
         &tap,
         "relids() { cat $bus/*/id | sort -n | tr '\\n' ' '; }
@@ -218,16 +220,17 @@ fn the_card_comes_and_goes_under_traffic(case: &Case) -> Outcome {
 
 /// F57: the host sends nine frames to somebody else for each that is the guest's.
 fn only_frames_that_are_wanted_come_in(case: &Case) -> Outcome {
-    let tap = Tap::new(5, false)?;
-    tap.know("10.77.5.99", "02:00:00:00:00:99");
-    let (own, others) = (format!("{}:9", tap.guest()), "10.77.5.99:9");
+    let tap = Tap::new(false)?;
+    let others = format!("10.77.{}.99", tap.number());
+    tap.know(&others, "02:00:00:00:00:99");
+    let (own, others) = (format!("{}:9", tap.guest()), format!("{others}:9"));
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let sender = thread::spawn(move || {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         while !stopped.load(Ordering::Relaxed) {
             // Nobody listens, and hearing so is no error here.
-            (0..9).for_each(|_| drop(socket.send_to(b"others", others)));
+            (0..9).for_each(|_| drop(socket.send_to(b"others", &others)));
             let _ = socket.send_to(b"own", &own);
             thread::sleep(Duration::from_millis(10));
         }

@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
 use busway_guest_agent::{check_noise, send_noise};
@@ -30,11 +31,13 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    /// A TAP; `number` is its test's own, and `several` is whether it has several queues. Or why there
-    /// can be none here.
-    pub(crate) fn new(number: u8, several: bool) -> Result<Self, Skip> {
+    /// A TAP with a number of its own; `several` is whether it has several queues. Or why there can be
+    /// none here.
+    pub(crate) fn new(several: bool) -> Result<Self, Skip> {
         static ANSWERS: Once = Once::new();
+        static NEXT: AtomicU8 = AtomicU8::new(1);
         ANSWERS.call_once(answer);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = &*format!("bw{number}");
         let created = attach(name, several).and_then(|file| persist(&file, true));
         created
@@ -49,6 +52,11 @@ impl Tap {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What no other has.
+    pub(crate) fn number(&self) -> u8 {
+        self.number
     }
 
     /// The host's address on it.
