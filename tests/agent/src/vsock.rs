@@ -4,6 +4,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
 
 use busway_guest_agent::noise;
@@ -56,11 +57,23 @@ pub(crate) fn call(port: &str, mut words: Words) -> Result<(), String> {
     let (turns, parallel) = (words.number("turns", 1)?, words.number("parallel", 1)?);
     words.end()?;
     let (port, bytes) = (number(port)?, usize::try_from(bytes).map_err(|_| "bytes is too large")?);
+    // One connects at a time, as Linux gives each 2 s for that; all are open at once then.
+    let (turn_to_connect, all_connected) = (Mutex::new(()), Barrier::new(parallel as usize));
+    let one = |seed| {
+        let turn = turn_to_connect.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = VsockStream::connect_with_cid_port(VMADDR_CID_HOST, port);
+        drop(turn);
+        all_connected.wait();
+        converse(stream, seed, bytes).map_err(|error| format!("port {port}: {error}"))
+    };
+    let one = &one;
     thread::scope(|scope| {
         let callers: Vec<_> = (0..parallel)
             .map(|caller| {
                 scope.spawn(move || {
-                    (0..turns).try_for_each(|turn| one(port, seed + caller * turns + turn, bytes))
+                    // All turns, as the others wait at each for all.
+                    let turns = (0..turns).map(|turn| one(seed + caller * turns + turn));
+                    turns.collect::<Vec<_>>().into_iter().collect::<Result<(), String>>()
                 })
             })
             .collect();
@@ -71,9 +84,8 @@ pub(crate) fn call(port: &str, mut words: Words) -> Result<(), String> {
     Ok(())
 }
 
-fn one(port: u32, seed: u64, bytes: usize) -> Result<(), String> {
-    let failed = |error| format!("port {port}: {error}");
-    let mut stream = VsockStream::connect_with_cid_port(VMADDR_CID_HOST, port).map_err(failed)?;
+fn converse(stream: io::Result<VsockStream>, seed: u64, bytes: usize) -> Result<(), String> {
+    let mut stream = stream.map_err(|error| error.to_string())?;
     let said = noise(seed, bytes);
     let heard = thread::scope(|scope| {
         let (mut writer, said) = (stream.try_clone()?, &said);
@@ -86,9 +98,9 @@ fn one(port: u32, seed: u64, bytes: usize) -> Result<(), String> {
         saying.join().map_err(|_| io::Error::other("a thread panicked"))??;
         Ok(heard)
     });
-    let heard = heard.map_err(failed)?;
+    let heard = heard.map_err(|error: io::Error| error.to_string())?;
     if heard.len() != said.len() {
-        return Err(format!("port {port}: {} of {} bytes came back", heard.len(), said.len()));
+        return Err(format!("{} of {} bytes came back", heard.len(), said.len()));
     }
     same(&heard, &said)
 }
