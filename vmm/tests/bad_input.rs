@@ -179,16 +179,6 @@ fn passt_that_is_not_installed_is_named() {
     assert_refused(&output, "passt", &["--net", "passt is not installed", "apt install passt"]);
 }
 
-#[test]
-fn a_32_bit_kernel_is_named() {
-    let bench = Bench::new("32-bit");
-    let mut image = bz_image();
-    image[0x236] = 0;
-    bench.write("bzImage", &image);
-    let output = bench.busway("run --kernel bzImage").output().unwrap();
-    assert_refused(&output, "32-bit", &["--kernel", "32-bit", "64-bit"]);
-}
-
 /// A user whom neither the device nor a disk belongs to.
 #[test]
 fn what_is_not_permitted_is_told_from_what_is_not_there() {
