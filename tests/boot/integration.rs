@@ -22,7 +22,7 @@ fn hv_utils_takes_up_each_component(case: &Case) -> Outcome {
     let control = Control::new(case);
     let mut guest = case.guest().flag("--control").flag(control.path()).start(
         "echo ready
-        dmesg | sed -n 's/.*hv_utils: \\(.* IC version\\) /ic=\\1 /p'
+        dmesg | sed -n 's/.*hv_utils: \\(\\(Heart\\|Shut\\|Time\\).* IC version\\) /ic=\\1 /p'
         sleep 1000",
     );
     guest.wait_for("ready");
