@@ -136,8 +136,8 @@ static LOST_ONCE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Runs it, and adds what its guests said to the failure, if it is one.
 ///
-/// In the emulated host one guest in some 150 dies of a triple fault within its first second, by whichever
-/// engine, and the same test passes at once when it is run again. So it is, once, and said at the end.
+/// In the emulated host one guest in some 150 has died of a triple fault within its first second (seen with
+/// KVM's engine; not explained), and its test passed when it was run again. So it is, once, and said at the end.
 pub(crate) fn run(test: &'static Test, kernel: &'static Kernel) -> Result<Completion, Failed> {
     let result = run_once(test, kernel);
     match &result {
