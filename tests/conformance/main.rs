@@ -12,6 +12,7 @@ mod integration;
 mod milestones;
 mod netvsc;
 mod network;
+mod network_limits;
 mod raw;
 mod sockets;
 mod storage;

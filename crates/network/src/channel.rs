@@ -7,16 +7,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use busway_frames::{Offloads, Queue};
-use busway_memory::{GuestMemory, GuestSlices};
+use busway_memory::GuestMemory;
 use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{
     ChannelHandler, Closing, Fault, GpadlId, Io, LogLimit, Progress, Sent, Step, Wakeup, When,
+    append_external_pages,
 };
 use busway_wire::nvsp::{
     INDIRECTION_ENTRIES, Message, MessageError, MessageType, RndisChannel, RndisPacket,
     RndisPacketComplete, SendIndirectionTable, Status, Version,
 };
-use busway_wire::packet::{GpaRanges, PacketType};
+use busway_wire::packet::PacketType;
 use busway_wire::rndis::{Answer, Control};
 use zerocopy::IntoBytes;
 
@@ -290,7 +291,7 @@ impl NetworkChannel {
             };
             slices.push_buffer(&send.memory, start, len as usize)?;
         }
-        append_pages(packet, slices)?;
+        append_external_pages(packet, slices)?;
         let total = slices.len();
         if total == 0 || total > MOST_BYTES {
             return Ok(Err(format!("a packet with {total} B of messages")));
@@ -468,19 +469,6 @@ impl NetworkChannel {
             }
         }
     }
-}
-
-/// Appends the external pages of a packet to `slices`.
-fn append_pages(packet: &Packet<'_>, slices: &mut GuestSlices) -> Result<(), Fault> {
-    if packet.descriptor.kind != PacketType::DATA_USING_GPA_DIRECT {
-        return Ok(());
-    }
-    for range in GpaRanges::parse(packet.header)? {
-        let range = range?;
-        let (offset, len) = (range.header.byte_offset as usize, range.header.byte_count as usize);
-        slices.push_pages(range.pfns(), offset, len)?;
-    }
-    Ok(())
 }
 
 impl ChannelHandler for NetworkChannel {

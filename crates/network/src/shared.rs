@@ -118,6 +118,12 @@ struct State {
     news: Vec<LinkNews>,
 }
 
+impl State {
+    fn forget_unused(&mut self) {
+        self.buffers.retain(|(_, buffer)| buffer.strong_count() != 0);
+    }
+}
+
 /// What the channels of a card share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -155,13 +161,16 @@ impl Shared {
 
     /// Remembers a buffer, to know when nobody uses it any more.
     pub(crate) fn watch(&self, gpadl: GpadlId, buffer: Weak<dyn Any + Send + Sync>) {
-        lock(&self.state).buffers.push((gpadl, buffer));
+        let mut state = lock(&self.state);
+        // A guest may share and revoke the same list without end.
+        state.forget_unused();
+        state.buffers.push((gpadl, buffer));
     }
 
     /// Whether a channel may still use the buffer in `gpadl`, or any buffer.
     pub(crate) fn uses(&self, gpadl: Option<GpadlId>) -> bool {
         let mut state = lock(&self.state);
-        state.buffers.retain(|(_, buffer)| buffer.strong_count() != 0);
+        state.forget_unused();
         state.buffers.iter().any(|(used, _)| gpadl.is_none_or(|gpadl| gpadl == *used))
     }
 
@@ -217,5 +226,26 @@ impl LinkControl {
     pub fn network_changed(&self) {
         self.shared.tell(LinkNews::NetworkChange);
         self.shared.ring_first();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Mac;
+
+    #[test]
+    fn buffers_that_nobody_uses_are_not_remembered() {
+        let shared = Shared::new(Settings::new(Mac([2, 0, 0, 0, 0, 7])));
+        let in_use: Arc<()> = Arc::new(());
+        let weak: Weak<()> = Arc::downgrade(&in_use);
+        shared.watch(GpadlId(1), weak);
+        for _ in 0..1000 {
+            let revoked: Weak<()> = Arc::downgrade(&Arc::new(()));
+            shared.watch(GpadlId(2), revoked);
+        }
+        assert!(lock(&shared.state).buffers.len() <= 2);
+        assert!(shared.uses(Some(GpadlId(1))));
+        assert!(!shared.uses(Some(GpadlId(2))));
     }
 }

@@ -201,6 +201,11 @@ impl Io<'_> {
 /// goes through them. `slices` is cleared first; a packet of another type has none.
 pub fn external_pages(packet: &Packet<'_>, slices: &mut GuestSlices) -> Result<(), Fault> {
     slices.clear();
+    append_external_pages(packet, slices)
+}
+
+/// As [`external_pages`], behind what `slices` has.
+pub fn append_external_pages(packet: &Packet<'_>, slices: &mut GuestSlices) -> Result<(), Fault> {
     if packet.descriptor.kind != PacketType::DATA_USING_GPA_DIRECT {
         return Ok(());
     }

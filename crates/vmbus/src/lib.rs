@@ -41,7 +41,7 @@ pub use channel::{Channel, Command, Progress};
 pub use device::{ChannelHandler, Closing, Connector, Device, Opening, Wakeup, When};
 pub use fault::Fault;
 pub use gpadl::{Gpadl, GpadlError, GpadlId, Range};
-pub use io::{Interrupts, Io, Sent, external_pages};
+pub use io::{Interrupts, Io, Sent, append_external_pages, external_pages};
 pub use limit::{LogLimit, Seen};
 pub use milestone::{Milestone, Step, Witness};
 pub use offer::Offer;
