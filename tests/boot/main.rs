@@ -8,6 +8,7 @@
 //! images/NAME/programs/PROGRAM.cpio           programs for that guest
 //! agent                                       the program of tests/agent, linked statically
 //! data.img                                    the disk of `cargo xtask images`
+//! done                                        names of tests that passed before a host crashed under them
 //! ```
 //!
 //! and `busway` on the PATH. The tests themselves read like prose, in `detection`, `bus`, `storage`,
@@ -37,6 +38,7 @@ mod survey;
 mod tap;
 mod terminal;
 
+use std::fs;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
@@ -68,6 +70,8 @@ fn main() -> ExitCode {
             .flatten()
             .map(|test| Trial::ignorable_test(test.name_on(kernel), || case::run(test, kernel)))
     });
+    let done = fs::read_to_string("done").unwrap_or_default();
+    let trials = trials.filter(|trial| !done.lines().any(|name| name == trial.name()));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if !arguments.list {
         case::print_times();

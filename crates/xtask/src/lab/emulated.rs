@@ -22,7 +22,7 @@ use busway_guest_images::store::Image;
 
 use super::qemu::{self, PORTS};
 use super::stream::{self, End};
-use super::{Job, Machine, initrd};
+use super::{HostCrashed, Job, Machine, initrd};
 use crate::{tools, workspace};
 
 /// The guest image whose kernel runs the emulated host too.
@@ -30,6 +30,9 @@ const KERNEL: &str = "bookworm-cloud";
 
 /// For what takes no time when all is well: QEMU to connect, the host to power off.
 const MOMENT: Duration = Duration::from_secs(20);
+
+/// About what the kernel writes of one oops.
+const PANIC_LINES: usize = 60;
 
 /// How often a QEMU that died without a word is noticed.
 const TICK: Duration = Duration::from_millis(100);
@@ -97,7 +100,7 @@ impl Run {
         let listeners = Listeners::bind(self.directory.path())?;
         let mut qemu = Qemu(command.spawn().context("could not start QEMU")?);
         let Some([stdout, stderr, files]) = listeners.accept(&mut qemu.0)? else {
-            bail!("{}", self.why_it_ended(&mut qemu.0));
+            return Err(self.why_it_ended(&mut qemu.0));
         };
         let mut acknowledge = stdout.try_clone()?;
         let (sender, ends) = mpsc::channel();
@@ -147,7 +150,7 @@ impl Run {
                         // The sockets close a moment before the process is gone.
                         let ended = wait_for(qemu, MOMENT);
                         ended.context("QEMU closed its ports but does not end")?;
-                        bail!("{}", self.why_it_ended(qemu));
+                        return Err(self.why_it_ended(qemu));
                     }
                 },
                 Err(RecvTimeoutError::Timeout) => {}
@@ -182,18 +185,18 @@ impl Run {
         Ok(())
     }
 
-    /// One line on a host that went away before its job was done.
-    fn why_it_ended(&self, qemu: &mut Child) -> String {
+    /// One line on a host that went away before its job was done; what its kernel said of it goes to stderr.
+    fn why_it_ended(&self, qemu: &mut Child) -> anyhow::Error {
         let console = fs::read(self.path("console.log")).unwrap_or_default();
         let console = String::from_utf8_lossy(&console);
-        if let Some(panic) = panic_in(&console) {
+        if let Some((panic, before)) = panic_in(&console) {
+            eprint!("{before}");
             let log = self.kept("console.log");
-            return format!(
-                "the emulated host crashed: {panic}; kernel messages are in {}",
-                log.display()
-            );
+            let log = log.display();
+            let said = format!("the emulated host crashed: {panic}; kernel messages are in {log}");
+            return HostCrashed(said).into();
         }
-        match qemu.try_wait() {
+        let said = match qemu.try_wait() {
             Ok(Some(status)) if status.success() => {
                 "the emulated host powered off before the command ended".to_owned()
             }
@@ -202,7 +205,8 @@ impl Run {
                 format!("QEMU died ({status}): {}", complaint_in(&log))
             }
             _ => "QEMU stopped answering".to_owned(),
-        }
+        };
+        anyhow::Error::msg(said)
     }
 }
 
@@ -218,10 +222,14 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// The kernel's reason to panic, without its timestamp.
-fn panic_in(console: &str) -> Option<&str> {
+/// The kernel's reason to panic, without its timestamp, and the lines that it wrote before.
+fn panic_in(console: &str) -> Option<(&str, String)> {
     let at = console.find("Kernel panic - not syncing")?;
-    console.get(at..)?.lines().next().map(str::trim)
+    let before: Vec<_> = console.get(..at)?.lines().collect();
+    let last = before.len().saturating_sub(PANIC_LINES);
+    let before = before.get(last..)?.iter().map(|line| format!("{}\n", line.trim_end()));
+    let before = before.collect();
+    console.get(at..)?.lines().next().map(|line| (line.trim(), before))
 }
 
 /// QEMU's last word that is not about processor features TCG lacks.

@@ -6,6 +6,7 @@
 //! All that a job sees there is real KVM and real guests, only slower; see [`emulated`].
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -63,6 +64,18 @@ pub(crate) struct Machine {
     /// Processors.
     pub(crate) cpus: u32,
 }
+
+/// The emulated host's kernel panicked, and the job with it.
+#[derive(Debug)]
+pub(crate) struct HostCrashed(String);
+
+impl fmt::Display for HostCrashed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for HostCrashed {}
 
 /// Where jobs run.
 #[derive(Debug, Clone, Copy)]

@@ -130,6 +130,9 @@ impl Report {
         for line in &self.lines {
             println!("{line}");
         }
+        for remark in &self.total.remarks {
+            println!("  {remark}");
+        }
         if !self.total.reasons.is_empty() {
             println!("Skipped:");
         }

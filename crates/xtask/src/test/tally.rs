@@ -16,7 +16,18 @@ pub(crate) struct Tally {
     pub(crate) skipped: u64,
     /// Which were, and why, as far as they say.
     pub(crate) reasons: Vec<String>,
+    /// What happened that is no test's fault, and must be known.
+    pub(crate) remarks: Vec<String>,
+    /// Passed or skipped, but not in a closing line yet.
+    open: Vec<Single>,
     line: Vec<u8>,
+}
+
+/// A test that said how it went, on a line of its own.
+#[derive(Debug, PartialEq, Eq)]
+struct Single {
+    name: String,
+    skipped: bool,
 }
 
 impl Tally {
@@ -35,12 +46,20 @@ impl Tally {
     fn count(&mut self, line: &str) {
         if let Some((name, reason)) = ignored(line) {
             self.reasons.push(format!("{name}: {reason}"));
+            self.open.push(Single { name: name.to_owned(), skipped: true });
+        }
+        if let Some(name) = passed(line) {
+            self.open.push(Single { name: name.to_owned(), skipped: false });
+        }
+        if line.starts_with("run again, ") {
+            self.remarks.push(line.to_owned());
         }
         let Some((_verdict, counts)) =
             line.strip_prefix("test result: ").and_then(|result| result.split_once(". "))
         else {
             return;
         };
+        self.open.clear();
         for part in counts.split("; ") {
             let Some((number, what)) = part.split_once(' ') else {
                 continue;
@@ -57,18 +76,35 @@ impl Tally {
         }
     }
 
+    /// The run ended before its closing line: counts those that passed or were skipped by their own lines,
+    /// and names them. The others, failed ones too, have not said why yet.
+    pub(crate) fn interrupted(&mut self) -> Vec<String> {
+        self.line.clear();
+        let open = std::mem::take(&mut self.open);
+        self.skipped += open.iter().map(|test| u64::from(test.skipped)).sum::<u64>();
+        self.passed += open.iter().map(|test| u64::from(!test.skipped)).sum::<u64>();
+        open.into_iter().map(|test| test.name).collect()
+    }
+
     /// Takes the other's counts in.
     pub(crate) fn add(&mut self, other: &Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.reasons.extend_from_slice(&other.reasons);
+        self.remarks.extend_from_slice(&other.remarks);
     }
 
     /// Nothing was counted.
     pub(crate) fn is_empty(&self) -> bool {
         self.passed + self.failed + self.skipped == 0
     }
+}
+
+/// The name in `test NAME ... ok`.
+fn passed(line: &str) -> Option<&str> {
+    let (name, _) = line.strip_prefix("test ")?.split_once(" ... ok")?;
+    Some(name.trim_end())
 }
 
 /// Name and reason in `test NAME ... ignored, REASON`, or where libtest-mimic says it, `ignored (REASON)`.
@@ -111,6 +147,25 @@ mod tests {
         tally.feed(b"test k/d::e    ... ignored (no loop device)\ntest f ... ignored\n");
         let wanted = ["a::c: needs a tape", "k/d::e: no loop device", "f: it says not why"];
         assert_eq!(tally.reasons, wanted);
+    }
+
+    #[test]
+    fn a_run_that_breaks_off_counts_what_it_said() {
+        let mut tally = Tally::default();
+        tally.feed(
+            b"test k/a  ... ok\ntest k/b ... FAILED\ntest k/c ... ignored (no tape)\ntest k/d",
+        );
+        assert_eq!(tally.interrupted(), ["k/a", "k/c"]);
+        tally.feed(b"test k/b ... ok\ntest k/d ... ok\ntest result: ok. 2 passed; 0 failed\n");
+        assert_eq!(tally.to_string(), "3 passed, 0 failed, 1 skipped");
+        assert_eq!(tally.interrupted(), [""; 0]);
+    }
+
+    #[test]
+    fn what_was_run_again_is_remarked() {
+        let mut tally = Tally::default();
+        tally.feed(b"test k/a ... ok\nrun again, a guest cannot go on: k/a\n");
+        assert_eq!(tally.remarks, ["run again, a guest cannot go on: k/a"]);
     }
 
     #[test]
