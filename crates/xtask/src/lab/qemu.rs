@@ -17,7 +17,9 @@ pub(crate) const PORTS: [&str; 3] = ["stdout", "stderr", "files"];
 
 /// `tsc=reliable`: else the clock source is not the TSC, and KVM makes no TSC page for its guests.
 /// `mitigations=off` saves a third of the start. An oops of KVM is a failure of the job, not a log line.
-const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 oops=panic tsc=reliable mitigations=off";
+/// `lab=emulated` is for programs that want to know where they are.
+const COMMAND_LINE: &str =
+    "console=ttyS0 quiet panic=-1 oops=panic tsc=reliable mitigations=off lab=emulated";
 
 /// SVM with nested paging, which TCG has. What the processor lacks, KVM offers to no guest: XSAVE is off, and
 /// AVX with it, because some QEMU's (7.2) made guests fail (Linux 5.10, 7.3), and the start is quicker.
