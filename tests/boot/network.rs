@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::case::{Case, Outcome, tests};
+use crate::control::Control;
 use crate::guest::Guest;
 use crate::tap::{ECHO, PULL, PUSH, Tap};
 
@@ -19,6 +20,7 @@ tests![
     channels_become_more_and_fewer_under_traffic,
     the_card_comes_and_goes_under_traffic,
     only_frames_that_are_wanted_come_in,
+    the_cable_is_pulled_and_put_back,
 ];
 
 const SCRIPT: &str = include_str!("network.sh");
@@ -260,5 +262,61 @@ fn only_frames_that_are_wanted_come_in(case: &Case) -> Outcome {
         assert!(guest.number(name) < 120, "{name}={}", guest.number(name));
     }
     assert!(guest.number("all") > 200, "all={}", guest.number("all"));
+    Ok(())
+}
+
+/// F55: what becomes of the cable is heard, and is the same in the machine's next life.
+fn the_cable_is_pulled_and_put_back(case: &Case) -> Outcome {
+    let (tap, control) = (Tap::new(false)?, Control::new(case));
+    let name = format!("tap={}", tap.name());
+    let link = |state| drop(control.ask(&["link", &name, state]));
+    let guest = guest(case, &tap, ",mac=02:00:00:00:00:07").flag("--control").flag(control.path());
+    let mut guest = guest.start(&script(
+        &tap,
+        "up GUEST
+        attribute() { cat /sys/class/net/$card/$1; }
+        becomes() { until [ $(attribute carrier) = $1 ]; do usleep 50000; done; }
+        first=$(attribute carrier)
+        fact began $first
+        if [ $first = 1 ]; then
+            ping -c 1 HOST
+            echo together
+            becomes 0
+            ! ping -c 1 -W 2 HOST
+            echo apart
+            becomes 1
+            ping -c 3 -A HOST
+            changes=$(attribute carrier_changes)
+            echo again
+            # The driver shows it as a cable that is out for a moment.
+            until [ $(attribute carrier_changes) -ge $((changes + 2)) ]; do usleep 50000; done
+            becomes 1
+            echo elsewhere
+            becomes 0
+            reboot -f
+            sleep 1000
+        fi
+        echo second
+        becomes 1
+        ping -c 3 -A HOST
+        push PUSH length=FEW",
+    ));
+    guest.wait_for("together");
+    link("down");
+    guest.wait_for("apart");
+    link("up");
+    guest.wait_for("again");
+    link("changed");
+    guest.wait_for("elsewhere");
+    link("down");
+    guest.wait_for("second");
+    let status = control.ask(&["status"]);
+    let card = &status["done"]["cards"][0];
+    assert_eq!((&card["mac"], &card["link_up"]), (&"02:00:00:00:00:07".into(), &false.into()));
+    assert!(control.refused(&["link", "tap=none", "up"]).contains("02:00:00:00:00:07"));
+    link("up");
+    let report = guest.end();
+    assert_eq!(report.all("began"), ["1", "0"]);
+    assert_eq!((report.script(), report.status), (Some(0), 0));
     Ok(())
 }

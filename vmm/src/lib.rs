@@ -17,7 +17,7 @@
 //!     bus                    VMBus and its workers
 //!     vcpu, processors       a thread for each processor
 //!   event_loop the main thread: console, signals, timeout, what vCPUs report
-//!   integration, input, disks, vsock, raw   what stands behind devices, and outlives resets
+//!   integration, input, disks, nets, links, vsock, raw   what stands behind devices, and outlives resets
 //!   control    the control socket and its client
 //!   console    the host's end of the serial port
 //! smoke        a run that is watched, and what is said of it
@@ -44,6 +44,7 @@ pub mod input;
 pub mod integration;
 pub mod kvm;
 pub mod limited;
+pub mod links;
 pub mod memory;
 pub mod nets;
 pub mod partition;

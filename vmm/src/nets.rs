@@ -8,6 +8,7 @@ use busway_frames::{Network, OpenError};
 use busway_network::{CardOptions, Mac, NetworkCard};
 use busway_wire::Guid;
 
+use crate::links::{Link, Links};
 use crate::spec::{MacSpec, NetSpec, NetworkSpec};
 
 /// A network of the description cannot be had.
@@ -15,17 +16,18 @@ use crate::spec::{MacSpec, NetSpec, NetworkSpec};
 #[error("--net")]
 pub struct NetError(#[from] OpenError);
 
-/// Open networks, each with what its card is to be. Dropping it ends what was started for them.
+/// Cards on open networks. Dropping it ends what was started for them.
 #[derive(Debug)]
 pub struct Nets {
-    cards: Vec<(CardOptions, Network)>,
+    cards: Vec<NetworkCard>,
+    links: Links,
 }
 
 impl Nets {
     /// Opens the networks.
     pub fn open(specs: &[NetSpec]) -> Result<Self, NetError> {
         let mut same: HashMap<String, u32> = HashMap::new();
-        let mut cards = Vec::new();
+        let (mut cards, mut links) = (Vec::new(), Vec::new());
         for spec in specs {
             let NetSpec { network, mac, queues, mtu } = spec;
             let number = same.entry(network.to_string()).or_default();
@@ -33,14 +35,21 @@ impl Nets {
             *number += 1;
             let mac = mac.map_or(own_mac, |MacSpec(mac)| mac);
             let options = CardOptions { instance, mac, mtu: *mtu, queues: *queues };
-            cards.push((options, open(network, *queues)?));
+            let card = NetworkCard::new(&options, open(network, *queues)?);
+            links.push(Link { network: network.clone(), mac, control: card.link() });
+            cards.push(card);
         }
-        Ok(Self { cards })
+        Ok(Self { cards, links: Links::new(links) })
     }
 
     /// The cards, as a machine has them when it starts.
     pub fn cards(&self) -> impl Iterator<Item = NetworkCard> {
-        self.cards.iter().map(|(options, network)| NetworkCard::new(options, network.clone()))
+        self.cards.iter().cloned()
+    }
+
+    /// Their cables.
+    pub const fn links(&self) -> &Links {
+        &self.links
     }
 }
 

@@ -151,7 +151,7 @@ pub fn run(
     info!("Hyper-V by {kind}, because {reason}");
     // Before the console: a machine that cannot start creates and changes nothing.
     let mut board = Board::build(&host, spec, kind, loaded)?;
-    let mut session = Session::open(spec)?;
+    let mut session = Session::open(spec, &nets)?;
     session.watch = watch.cloned();
     loop {
         match session.live(board, spec, &disks, &nets)? {
@@ -170,13 +170,13 @@ pub fn run(
 }
 
 impl Session {
-    fn open(spec: &VmSpec) -> Result<Self, RunError> {
+    fn open(spec: &VmSpec, nets: &Nets) -> Result<Self, RunError> {
         let failed = |what| move |source| RunError::Host { what, source };
         let signals = signals::catch().map_err(failed("signal handler"))?;
         let timeout = spec.timeout.map(timer).transpose().map_err(failed("timer"))?;
         let integration = Integration::new(&spec.integration).map_err(failed("eventfd"))?;
         let input = Input::new(spec.keyboard, spec.mouse).map_err(failed("eventfd"))?;
-        let start = |path| Server::start(path, &integration, &input);
+        let start = |path| Server::start(path, &integration, &input, nets.links());
         let control = spec.control.as_deref().map(start);
         let control = control.transpose()?;
         let console = Console::open(&spec.serial)?;

@@ -31,8 +31,9 @@ pub struct CardOptions {
     pub queues: u16,
 }
 
-/// A synthetic network card.
-#[derive(Debug)]
+/// A synthetic network card. A clone is the same card: for the next machine, when the one before it
+/// has let go of it.
+#[derive(Clone, Debug)]
 pub struct NetworkCard {
     instance: Guid,
     nature: Arc<Nature>,

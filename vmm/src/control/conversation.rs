@@ -17,10 +17,12 @@ use busway_wire::ic::shutdown::Action as ShutdownAction;
 use log::warn;
 
 use super::protocol::{
-    Action, Addresses, Event, Heartbeat, Kvp, Pair, Pool, Reply, Request, Service, Status,
+    Action, Addresses, Card, Event, Heartbeat, Kvp, LinkState, Pair, Pool, Reply, Request, Service,
+    Status,
 };
 use crate::input::Input;
 use crate::integration::Integration;
+use crate::links::Links;
 
 /// Tells the client of an event.
 type Tell<'a> = &'a mut dyn FnMut(Event) -> io::Result<()>;
@@ -32,13 +34,14 @@ const PROGRESS_STEP: u64 = 1 << 20;
 pub(super) struct Conversation {
     integration: Integration,
     input: Input,
+    links: Links,
     /// A guest that stands still, and until when.
     frozen: Option<(Frozen, Instant)>,
 }
 
 impl Conversation {
-    pub(super) fn new(integration: Integration, input: Input) -> Self {
-        Self { integration, input, frozen: None }
+    pub(super) fn new(integration: Integration, input: Input, links: Links) -> Self {
+        Self { integration, input, links, frozen: None }
     }
 
     /// How long the client may be silent.
@@ -73,6 +76,14 @@ impl Conversation {
             Request::Point { x, y, buttons, wheel } => {
                 let pointer = Pointer { x, y, buttons, wheel };
                 self.input.point(pointer).map_err(|error| error.to_string())?;
+            }
+            Request::Link { nic, state } => {
+                let link = self.links.find(&nic).map_err(|error| error.to_string())?;
+                match state {
+                    LinkState::Up => link.set_up(true),
+                    LinkState::Down => link.set_up(false),
+                    LinkState::Changed => link.network_changed(),
+                }
             }
             Request::Copy { file, target, overwrite, create_path } => {
                 let mut flags = StartFlags::empty();
@@ -186,7 +197,13 @@ impl Conversation {
             last_ms: u64::try_from(last.as_millis()).unwrap_or(u64::MAX),
         });
         let time_samples = integration.time.samples();
-        Status { services: services.collect(), heartbeat, time_samples }
+        let cards = self.links.iter().map(|link| Card {
+            network: link.network.to_string(),
+            mac: link.mac.to_string(),
+            link_up: link.control.is_up(),
+        });
+        let (services, cards) = (services.collect(), cards.collect());
+        Status { services, cards, heartbeat, time_samples }
     }
 }
 

@@ -71,6 +71,13 @@ pub enum Request {
         #[serde(default)]
         wheel: i8,
     },
+    /// Pull a network card's cable, put it back, or say that it leads elsewhere now
+    Link {
+        /// The card: its address, or its network as --net has it, such as tap=tap0
+        nic: String,
+        /// What becomes of it
+        state: LinkState,
+    },
     /// Copy a file of this machine into the guest
     Copy {
         /// The file
@@ -191,6 +198,18 @@ pub enum Action {
     Hibernate,
 }
 
+/// What becomes of a card's cable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// It is put in, or stays there
+    Up,
+    /// It is pulled: no frame passes
+    Down,
+    /// It leads elsewhere: the guest should ask for its addresses anew
+    Changed,
+}
+
 /// What the machine says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -234,6 +253,9 @@ pub struct Pair {
 pub struct Status {
     /// Each service that the guest is offered, and how far the two have come.
     pub services: Vec<Service>,
+    /// Its network cards.
+    #[serde(default)]
+    pub cards: Vec<Card>,
     /// What the heartbeat says; none before its service is ready.
     pub heartbeat: Option<Heartbeat>,
     /// Times that the guest was told since its driver came.
@@ -249,6 +271,17 @@ pub struct Service {
     pub ready: bool,
     /// The version of its messages, or what is missing.
     pub state: String,
+}
+
+/// A network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// Its network, as `--net` said it.
+    pub network: String,
+    /// Its own address.
+    pub mac: String,
+    /// Its cable is in.
+    pub link_up: bool,
 }
 
 /// A guest's life.
@@ -294,6 +327,10 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Service { name, state, .. } in &self.services {
             writeln!(f, "{name:<12} {state}")?;
+        }
+        for Card { network, mac, link_up } in &self.cards {
+            let link = if *link_up { "up" } else { "down" };
+            writeln!(f, "{network:<12} card {mac}, link {link}")?;
         }
         if let Some(Heartbeat { alive, answered, missed, .. }) = &self.heartbeat {
             let state = if *alive { "alive" } else { "silent" };

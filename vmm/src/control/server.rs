@@ -17,6 +17,7 @@ use super::conversation::Conversation;
 use super::protocol::Line;
 use crate::input::Input;
 use crate::integration::Integration;
+use crate::links::Links;
 
 /// Clients at once. Whoever may connect may end the machine; this is against mistakes.
 const MAX_CLIENTS: usize = 64;
@@ -43,12 +44,13 @@ impl Server {
         path: &Path,
         integration: &Integration,
         input: &Input,
+        links: &Links,
     ) -> Result<Self, ControlError> {
         let failed = |source| ControlError { path: path.to_owned(), source };
         let listener = listen(path).map_err(failed)?;
         let server = Self { path: path.to_owned() };
-        let (integration, input) = (integration.clone(), input.clone());
-        let serve = move || accept(&listener, &integration, &input);
+        let (integration, input, links) = (integration.clone(), input.clone(), links.clone());
+        let serve = move || accept(&listener, &integration, &input, &links);
         thread::Builder::new().name("control".to_owned()).spawn(serve).map_err(failed)?;
         Ok(server)
     }
@@ -69,7 +71,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-fn accept(listener: &UnixListener, integration: &Integration, input: &Input) {
+fn accept(listener: &UnixListener, integration: &Integration, input: &Input, links: &Links) {
     let clients = Arc::new(AtomicUsize::new(0));
     for client in listener.incoming() {
         let Ok(client) = client else {
@@ -79,7 +81,7 @@ fn accept(listener: &UnixListener, integration: &Integration, input: &Input) {
             clients.fetch_sub(1, Ordering::SeqCst);
             continue;
         }
-        let conversation = Conversation::new(integration.clone(), input.clone());
+        let conversation = Conversation::new(integration.clone(), input.clone(), links.clone());
         let count = Arc::clone(&clients);
         let serve = move || {
             // A client that goes in the middle of a request has no use for its answer.
@@ -142,7 +144,7 @@ mod tests {
     fn server(path: &Path) -> Result<Server, ControlError> {
         let spec: IntegrationSpec = "shutdown,time".parse().unwrap();
         let input = Input::new(false, false).unwrap();
-        Server::start(path, &Integration::new(&spec).unwrap(), &input)
+        Server::start(path, &Integration::new(&spec).unwrap(), &input, &Links::default())
     }
 
     #[test]
