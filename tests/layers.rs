@@ -29,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "busway-testkit",
         &["busway-wire", "busway-memory", "busway-ring", "busway-vmbus", "busway-hyperv"],
     ),
+    ("busway-harness", &[]),
     ("busway-frames", &["busway-memory"]),
     (
         "busway-network",

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use busway_harness::{Control, Listener};
 use libtest_mimic::{Completion, Failed};
 use tempfile::TempDir;
 
@@ -95,6 +96,17 @@ impl Case {
     pub(crate) fn path(&self, stem: &str) -> PathBuf {
         let mut names = (0..).map(|number| self.scratch.path().join(format!("{stem}{number}")));
         names.find(|path| !path.exists()).unwrap()
+    }
+
+    /// Hears its guests.
+    pub(crate) fn listener(&self) -> Listener {
+        let transcript = self.transcript.clone();
+        Arc::new(move |line| transcript.line(line))
+    }
+
+    /// A control socket for a machine that is to be started.
+    pub(crate) fn control(&self) -> Control {
+        Control::new().listener(self.listener())
     }
 
     /// Where its guests' words are kept.

@@ -10,7 +10,6 @@ use std::process::{Command, Stdio};
 use busway_guest_agent::noise;
 
 use crate::case::{Case, Outcome, tests};
-use crate::control::Control;
 use crate::image::{Image, sha256};
 
 tests![
@@ -21,7 +20,7 @@ tests![
 
 /// F67.
 fn the_guest_publishes_pairs_and_is_told_some(case: &Case) -> Outcome {
-    let control = Control::new(case);
+    let control = case.control();
     let guest = case.guest().program("hyperv-daemons")?.flag("--control").flag(control.path());
     let mut guest = guest.start(
         "mkdir -p /var/lib/hyperv
@@ -83,7 +82,7 @@ fn the_guest_publishes_pairs_and_is_told_some(case: &Case) -> Outcome {
 /// F68: the copy needs no repair, what is in it is whole, and the guest goes on, even after its daemon has
 /// died in the middle.
 fn a_disk_is_copied_while_it_is_written(case: &Case) -> Outcome {
-    let (control, disk) = (Control::new(case), Image::copy_of_data_disk(case.path("disk")));
+    let (control, disk) = (case.control(), Image::copy_of_data_disk(case.path("disk")));
     let guest = case.guest().program("hyperv-daemons")?.flag("--control").flag(control.path());
     let mut guest = guest.cpus(2).disk(&disk).start(
         "modprobe ext4
@@ -151,7 +150,7 @@ fn needs_recovery(disk: &Path) -> bool {
 
 /// F69.
 fn files_are_copied_into_the_guest(case: &Case) -> Outcome {
-    let control = Control::new(case);
+    let control = case.control();
     let daemon = if case.kernel.version < (6, 10) { "hyperv-fcopy" } else { "hyperv-fcopy-uio" };
     let guest = case.guest().program(daemon)?.flag("--control").flag(control.path());
     let mut guest = guest.flag("--integration").flag("all").start(

@@ -3,13 +3,12 @@
 //! Keyboard and mouse, as the guest's input layer sees them.
 
 use crate::case::{Case, Outcome, tests};
-use crate::control::Control;
 
 tests![keys_and_pointer_arrive];
 
 /// F70: a line is typed at the guest's own console, and the pointer moves where it is put.
 fn keys_and_pointer_arrive(case: &Case) -> Outcome {
-    let control = Control::new(case);
+    let control = case.control();
     let guest = case.guest().flag("--control").flag(control.path());
     let mut guest = guest.flag("--keyboard").flag("--mouse").start(
         "modprobe evdev

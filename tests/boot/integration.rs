@@ -4,10 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::process::Signal;
-
 use crate::case::{Case, Outcome, tests};
-use crate::control::Control;
 use crate::terminal::Terminal;
 
 tests![
@@ -19,7 +16,7 @@ tests![
 
 /// F63. The guest goes on as long as the test looks at it.
 fn hv_utils_takes_up_each_component(case: &Case) -> Outcome {
-    let control = Control::new(case);
+    let control = case.control();
     let mut guest = case.guest().flag("--control").flag(control.path()).start(
         "echo ready
         dmesg | sed -n 's/.*hv_utils: \\(\\(Heart\\|Shut\\|Time\\).* IC version\\) /ic=\\1 /p'
@@ -73,7 +70,7 @@ fn the_guest_has_the_hosts_time(case: &Case) -> Outcome {
 
 /// F64.
 fn the_guest_starts_over_and_switches_off_when_asked(case: &Case) -> Outcome {
-    let control = Control::new(case);
+    let control = case.control();
     let guest = case.guest().flag("--control").flag(control.path());
     // What the kernel runs when it is asked politely.
     let mut guest = guest.start(
@@ -112,7 +109,7 @@ fn a_guest_that_does_not_switch_off_loses_its_power_after_the_grace(case: &Case)
     guest.wait_for("ready");
     terminal.type_in("\x01s");
     guest.wait_for("asked=");
-    guest.signal(Signal::TERM);
+    guest.terminate();
     guest.wait_for("asked=");
     let report = guest.end();
     assert_eq!(report.status, 128 + 15);

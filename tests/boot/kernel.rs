@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::report::Report;
+use busway_harness::Report;
 
 const IMAGES: &str = "images";
 

@@ -2,8 +2,6 @@
 
 //! How a machine starts over and ends, and what busway's exit status says of it.
 
-use rustix::process::Signal;
-
 use crate::case::{Case, Outcome, tests};
 use crate::terminal::Terminal;
 
@@ -121,7 +119,7 @@ fn sigterm_ends_it_with_the_disk_in_order(case: &Case) -> Outcome {
         .disk(&disk)
         .start("agent write $(disk 0) seed=31 count=10000 sync=each");
     guest.wait_for("synced=20");
-    guest.signal(Signal::TERM);
+    guest.terminate();
     let report = guest.end();
     assert_eq!(report.status, 128 + 15);
     let blocks =
@@ -137,7 +135,7 @@ fn the_terminal_is_as_it_was(case: &Case) -> Outcome {
     let mut guest = terminal.start(case.guest(), case, "echo ready; sleep 1000");
     guest.wait_for("ready");
     let meanwhile = terminal.modes();
-    guest.signal(Signal::TERM);
+    guest.terminate();
     assert_eq!(guest.end().status, 128 + 15);
     assert_ne!(meanwhile, before);
     assert_eq!(terminal.modes(), before);
@@ -166,7 +164,7 @@ fn a_disk_in_use_is_refused(case: &Case) -> Outcome {
     assert_eq!(second.status, 2);
     assert_eq!(second.busway.lines().count(), 1);
     assert!(second.busway.contains("--disk") && second.busway.contains("in use"));
-    first.signal(Signal::TERM);
+    first.terminate();
     assert_eq!(first.end().status, 128 + 15);
     Ok(())
 }

@@ -19,10 +19,10 @@
 
 mod bus;
 mod case;
-mod control;
 mod daemons;
 mod detection;
 mod guest;
+mod harness;
 mod image;
 mod input;
 mod integration;
@@ -30,7 +30,6 @@ mod kernel;
 mod loop_device;
 mod machine;
 mod network;
-mod report;
 mod smoke;
 mod sockets;
 mod storage;
@@ -47,7 +46,7 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 10] = [
+const TESTS: [&[Test]; 11] = [
     machine::TESTS,
     detection::TESTS,
     bus::TESTS,
@@ -58,6 +57,7 @@ const TESTS: [&[Test]; 10] = [
     sockets::TESTS,
     input::TESTS,
     smoke::TESTS,
+    harness::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -6,7 +6,6 @@ use std::fs;
 
 use busway_guest_agent::Blocks;
 use busway_guest_images::disk as data_disk;
-use rustix::process::Signal;
 
 use crate::case::{Case, Outcome, Skip, tests};
 use crate::image::{Image, sha256};
@@ -123,7 +122,7 @@ fn synced_writes_survive_the_end_of_busway(case: &Case) -> Outcome {
         wait",
     );
     guest.wait_for("cached=40");
-    guest.signal(Signal::KILL);
+    guest.kill();
     let report = guest.end();
     assert_eq!(report.status, 128 + 9);
     let said = |key| report.all(key).len() as u64;

@@ -3,7 +3,8 @@
 //! One boot of each kernel with four vCPUs and a disk, for all the tests that only look at a guest.
 
 use crate::case::Case;
-use crate::report::Report;
+use crate::guest::script_status;
+use busway_harness::Report;
 
 const SCRIPT: &str = include_str!("survey.sh");
 
@@ -15,7 +16,7 @@ pub(crate) fn of(case: &Case) -> &'static Report {
         let disk = own.disk(8);
         let running = own.guest().cpus(4).disk_with(&disk, "serial=SURVEY").start(SCRIPT);
         let report = running.end();
-        match (report.script(), report.status) {
+        match (script_status(&report), report.status) {
             (Some(0), 0) => Ok(report),
             _ => Err(own.transcript().text()),
         }

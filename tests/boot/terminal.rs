@@ -10,7 +10,9 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::tcgetattr;
 
 use crate::case::Case;
-use crate::guest::{Guest, Running};
+use busway_harness::Running;
+
+use crate::guest::Guest;
 
 /// Both ends of a pseudoterminal.
 pub(crate) struct Terminal {
@@ -38,7 +40,8 @@ impl Terminal {
     pub(crate) fn start(&self, guest: Guest<'_>, case: &Case, script: &str) -> Running {
         let mut command = guest.command(script);
         command.stdin(self.line.try_clone().unwrap()).stdout(self.line.try_clone().unwrap());
-        Running::new(command.spawn().unwrap(), self.keyboard.try_clone().unwrap(), case)
+        let serial = self.keyboard.try_clone().unwrap();
+        Running::attach(command.spawn().unwrap(), serial, case.deadline, case.listener())
     }
 
     pub(crate) fn type_in(&self, keys: &str) {

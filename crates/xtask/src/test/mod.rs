@@ -44,7 +44,20 @@ const EXAMPLES: &str = "Examples:
 /// Parts that need neither KVM nor root.
 const IN_PROCESS: [(&str, &[&str]); 3] = [
     ("format", &["fmt", "--all", "--check"]),
-    ("lints", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+    // The boots are named because their `test = false` hides them from --all-targets.
+    (
+        "lints",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--test=boot",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    ),
     ("tests in process", &["test", "--workspace", "--no-fail-fast", "--quiet"]),
 ];
 
