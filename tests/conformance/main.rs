@@ -13,6 +13,7 @@ mod milestones;
 mod netvsc;
 mod network;
 mod network_limits;
+mod network_oids;
 mod raw;
 mod sockets;
 mod storage;

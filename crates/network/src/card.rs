@@ -12,6 +12,7 @@ use busway_wire::{Guid, class};
 use crate::MAX_MTU;
 use crate::channel::NetworkChannel;
 use crate::control::Nature;
+use crate::counters::Counters;
 use crate::settings::{Mac, Settings};
 use crate::shared::{LinkControl, Port, Shared};
 
@@ -53,7 +54,7 @@ impl NetworkCard {
             offloads: network.offloads(),
             name: network.name().to_owned(),
         };
-        let shared = Arc::new(Shared::new(Settings::new(mac)));
+        let shared = Arc::new(Shared::new(Settings::new(mac), nature.channels));
         Self { instance, nature: Arc::new(nature), network, shared }
     }
 
@@ -75,6 +76,10 @@ impl Device for NetworkCard {
         let port = Arc::new(Port::new()?);
         let (nature, shared) = (Arc::clone(&self.nature), Arc::clone(&self.shared));
         let own = Arc::clone(&port);
+        if index == 0 {
+            // No other channel is open.
+            shared.counters.iter().for_each(Counters::reset);
+        }
         shared.change(|settings| {
             if index == 0 {
                 let link_up = settings.link_up;

@@ -23,6 +23,7 @@ use zerocopy::IntoBytes;
 
 use crate::buffers::Parts;
 use crate::control::{self, Nature};
+use crate::counters::Counters;
 use crate::handshake::{self, Outcome};
 use crate::outbox::{Outbox, Piece};
 use crate::receive::{Mail, Received, Receiver};
@@ -300,15 +301,26 @@ impl NetworkChannel {
     }
 
     fn frames(&mut self) -> Result<(), String> {
-        let mut lost = None;
-        let sent = self.sender.send(&mut self.queue, |error| lost = Some(error));
-        if let Some(error) = lost {
+        let (mut sent, mut lost, mut error) = (0, 0, None);
+        let done = self.sender.send(&mut self.queue, |result| match result {
+            Ok(()) => sent += 1,
+            Err(reason) => (lost, error) = (lost + 1, Some(reason)),
+        });
+        self.count(|counters| {
+            counters.sent.add(sent);
+            counters.not_sent.add(lost + u64::from(done.is_err()));
+        });
+        if let Some(error) = error {
             self.warn(&format_args!("a frame is lost: {error}"));
         }
         self.full = self.queue.is_full();
         // What was sent to a network of one has arrived.
         self.readable |= self.queue.is_loopback();
-        sent.map_err(|error| error.to_string())
+        done.map_err(|error| error.to_string())
+    }
+
+    fn count(&self, count: impl FnOnce(&Counters)) {
+        self.shared.counters.get(usize::from(self.index)).map(count);
     }
 
     fn control(&mut self) -> Result<(), String> {
@@ -383,7 +395,8 @@ impl NetworkChannel {
         let Some(receiver) = self.receiver.as_mut().filter(|_| accepts) else {
             return self.discard();
         };
-        let (mut progress, mut warning, mut too_long) = (Progress::More, None, false);
+        let (mut progress, mut warning) = (Progress::More, None);
+        let (mut received, mut too_long) = (0, 0);
         for _ in 0..BATCH {
             if self.outbox.waiting() >= MOST_WAITING {
                 progress = Progress::Idle;
@@ -391,6 +404,7 @@ impl NetworkChannel {
             }
             match receiver.receive(&mut self.queue, &mut self.parts, &self.settings) {
                 Ok(Received::Frame(channel)) => {
+                    received += 1;
                     let open = self.settings.port(channel).is_some();
                     let channel = if open { channel } else { self.index };
                     if channel == self.index {
@@ -402,7 +416,7 @@ impl NetworkChannel {
                 }
                 Ok(Received::Dropped) => continue,
                 Ok(Received::TooLong) => {
-                    too_long = true;
+                    too_long += 1;
                     continue;
                 }
                 Ok(Received::Nothing) => self.readable = false,
@@ -416,7 +430,11 @@ impl NetworkChannel {
             progress = Progress::Idle;
             break;
         }
-        if too_long {
+        self.count(|counters| {
+            counters.received.add(received);
+            counters.too_long.add(too_long);
+        });
+        if too_long != 0 {
             let mtu = self.settings.mtu;
             self.warn(&format_args!("frames are lost that are longer than the guest's MTU, {mtu}"));
         }
@@ -449,9 +467,11 @@ impl NetworkChannel {
     fn post_mail(&mut self) {
         let Some(receiver) = &self.receiver else { return };
         while let Some((channel, pieces)) = self.mail.pop_first() {
+            let frames = pieces.iter().filter(|piece| piece.ends).count() as u64;
             let parcel = Parcel { buffer: Arc::clone(&receiver.buffer), pieces };
-            if let Some(port) = self.settings.port(channel) {
-                port.post(parcel);
+            let port = self.settings.port(channel);
+            if !port.is_some_and(|port| port.post(parcel)) {
+                self.count(|counters| counters.no_room.add(frames));
             }
         }
     }

@@ -10,6 +10,7 @@ use busway_wire::rndis::{
 };
 use zerocopy::IntoBytes;
 
+use crate::counters;
 use crate::receive::Receiver;
 use crate::settings::{Mac, Settings};
 use crate::shared::{LinkNews, Shared};
@@ -27,8 +28,14 @@ const ALIGNMENT_SHIFT: u32 = 3;
 /// 10 Gbit/s, in units of 100 bit/s.
 const LINK_SPEED: u32 = 100_000_000;
 
+/// The version of NDIS that the card's driver is written for, major and minor.
+const NDIS_VERSION: u16 = 0x061e;
+
+/// Groups that a guest may name: as many as real cards tell apart.
+const MOST_GROUPS: usize = 32;
+
 /// Every OID that can be queried, in the order of their numbers.
-const SUPPORTED: [Oid; 24] = [
+const SUPPORTED: [Oid; 37] = [
     Oid::GEN_SUPPORTED_LIST,
     Oid::GEN_HARDWARE_STATUS,
     Oid::GEN_MEDIA_SUPPORTED,
@@ -36,21 +43,34 @@ const SUPPORTED: [Oid; 24] = [
     Oid::GEN_MAXIMUM_LOOKAHEAD,
     Oid::GEN_MAXIMUM_FRAME_SIZE,
     Oid::GEN_LINK_SPEED,
+    Oid::GEN_TRANSMIT_BUFFER_SPACE,
+    Oid::GEN_RECEIVE_BUFFER_SPACE,
     Oid::GEN_TRANSMIT_BLOCK_SIZE,
     Oid::GEN_RECEIVE_BLOCK_SIZE,
     Oid::GEN_VENDOR_ID,
     Oid::GEN_VENDOR_DESCRIPTION,
     Oid::GEN_CURRENT_PACKET_FILTER,
     Oid::GEN_CURRENT_LOOKAHEAD,
+    Oid::GEN_DRIVER_VERSION,
     Oid::GEN_MAXIMUM_TOTAL_SIZE,
     Oid::GEN_MAC_OPTIONS,
     Oid::GEN_MEDIA_CONNECT_STATUS,
     Oid::GEN_MAXIMUM_SEND_PACKETS,
+    Oid::GEN_VENDOR_DRIVER_VERSION,
     Oid::GEN_RECEIVE_SCALE_CAPABILITIES,
+    Oid::GEN_XMIT_OK,
+    Oid::GEN_RCV_OK,
+    Oid::GEN_XMIT_ERROR,
+    Oid::GEN_RCV_ERROR,
+    Oid::GEN_RCV_NO_BUFFER,
     Oid::GEN_FRIENDLY_NAME,
     Oid::ETHERNET_PERMANENT_ADDRESS,
     Oid::ETHERNET_CURRENT_ADDRESS,
+    Oid::ETHERNET_MULTICAST_LIST,
     Oid::ETHERNET_MAXIMUM_LIST_SIZE,
+    Oid::ETHERNET_RCV_ERROR_ALIGNMENT,
+    Oid::ETHERNET_XMIT_ONE_COLLISION,
+    Oid::ETHERNET_XMIT_MORE_COLLISIONS,
     Oid::TCP_OFFLOAD_CURRENT_CONFIG,
     Oid::TCP_OFFLOAD_HARDWARE_CAPABILITIES,
 ];
@@ -112,14 +132,17 @@ pub(crate) fn answer(
             shared.change(|settings| {
                 settings.ready = false;
                 settings.filter = PacketFilter::empty();
+                settings.groups = None;
                 settings.steering = None;
             });
             return None;
         }
-        Control::Query(request, info) => match query(request.oid, info.len(), nature, settings) {
-            Some(value) => Answer::query(request.request_id, &value),
-            None => Answer::no_value(request.request_id, Status::NOT_SUPPORTED),
-        },
+        Control::Query(request, info) => {
+            match query(request.oid, info.len(), nature, settings, shared) {
+                Some(value) => Answer::query(request.request_id, &value),
+                None => Answer::no_value(request.request_id, Status::NOT_SUPPORTED),
+            }
+        }
         Control::Set(request, info) => {
             Answer::set(request.request_id, set(request.oid, info, nature, settings, shared))
         }
@@ -129,7 +152,18 @@ pub(crate) fn answer(
 }
 
 /// The value of an OID; `asked` is how long the guest's own is, where it gives one.
-fn query(oid: Oid, asked: usize, nature: &Nature, settings: &Settings) -> Option<Vec<u8>> {
+fn query(
+    oid: Oid,
+    asked: usize,
+    nature: &Nature,
+    settings: &Settings,
+    shared: &Shared,
+) -> Option<Vec<u8>> {
+    if let Some(total) = counters::total(oid, &shared.counters) {
+        // 32 bits unless the guest has room for more.
+        let len = if asked >= 8 { 8 } else { 4 };
+        return total.to_le_bytes().get(..len).map(<[u8]>::to_vec);
+    }
     let mtu = nature.mtu(settings);
     let number = |number: u32| Some(number.to_le_bytes().to_vec());
     match oid {
@@ -142,6 +176,14 @@ fn query(oid: Oid, asked: usize, nature: &Nature, settings: &Settings) -> Option
         | Oid::GEN_TRANSMIT_BLOCK_SIZE
         | Oid::GEN_RECEIVE_BLOCK_SIZE => number(mtu + 14),
         Oid::GEN_LINK_SPEED => number(LINK_SPEED),
+        Oid::GEN_TRANSMIT_BUFFER_SPACE => {
+            number(settings.send.as_ref().map_or(0, |buffer| buffer.memory.len() as u32))
+        }
+        Oid::GEN_RECEIVE_BUFFER_SPACE => {
+            number(settings.receive.as_ref().map_or(0, |buffer| buffer.memory.len() as u32))
+        }
+        Oid::GEN_DRIVER_VERSION => Some(NDIS_VERSION.to_le_bytes().to_vec()),
+        Oid::GEN_VENDOR_DRIVER_VERSION => number(1 << 16),
         // A locally administered code: no vendor's.
         Oid::GEN_VENDOR_ID => number(0x00ff_ffff),
         Oid::GEN_VENDOR_DESCRIPTION => Some(b"busway\0".to_vec()),
@@ -154,7 +196,10 @@ fn query(oid: Oid, asked: usize, nature: &Nature, settings: &Settings) -> Option
         }
         Oid::ETHERNET_PERMANENT_ADDRESS => Some(nature.mac.0.to_vec()),
         Oid::ETHERNET_CURRENT_ADDRESS => Some(settings.mac.0.to_vec()),
-        Oid::ETHERNET_MAXIMUM_LIST_SIZE => number(0),
+        Oid::ETHERNET_MULTICAST_LIST => Some(
+            settings.groups.iter().flat_map(|groups| groups.iter()).flat_map(|mac| mac.0).collect(),
+        ),
+        Oid::ETHERNET_MAXIMUM_LIST_SIZE => number(MOST_GROUPS as u32),
         Oid::TCP_OFFLOAD_HARDWARE_CAPABILITIES | Oid::TCP_OFFLOAD_CURRENT_CONFIG => {
             Some(offload(nature, settings).of_len(asked))
         }
@@ -209,10 +254,9 @@ fn set(oid: Oid, info: &[u8], nature: &Nature, settings: &Settings, shared: &Sha
             shared.change(|settings| settings.filter = filter);
             Status::SUCCESS
         }
-        // They say how early a driver looks, and which groups it wants: it gets all of either.
-        Oid::GEN_CURRENT_LOOKAHEAD | Oid::ETHERNET_MULTICAST_LIST | Oid::OFFLOAD_ENCAPSULATION => {
-            Status::SUCCESS
-        }
+        // How early a driver looks: it gets all of a frame, in the one wrapping that there is.
+        Oid::GEN_CURRENT_LOOKAHEAD | Oid::OFFLOAD_ENCAPSULATION => Status::SUCCESS,
+        Oid::ETHERNET_MULTICAST_LIST => set_groups(info, shared),
         Oid::ETHERNET_CURRENT_ADDRESS => match info.first_chunk() {
             Some(mac) => set_mac(Mac(*mac), shared),
             None => Status::INVALID_LENGTH,
@@ -241,6 +285,19 @@ fn set(oid: Oid, info: &[u8], nature: &Nature, settings: &Settings, shared: &Sha
         }
         _ => Status::NOT_SUPPORTED,
     }
+}
+
+fn set_groups(info: &[u8], shared: &Shared) -> Status {
+    let (groups, rest) = info.as_chunks::<6>();
+    if !rest.is_empty() {
+        return Status::INVALID_LENGTH;
+    }
+    if groups.len() > MOST_GROUPS {
+        return Status::MULTICAST_FULL;
+    }
+    let groups = groups.iter().map(|group| Mac(*group)).collect();
+    shared.change(|settings| settings.groups = Some(groups));
+    Status::SUCCESS
 }
 
 fn set_mac(mac: Mac, shared: &Shared) -> Status {

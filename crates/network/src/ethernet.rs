@@ -76,19 +76,21 @@ impl<'a> Frame<'a> {
         Some(Self { to, vlan, flow })
     }
 
-    /// Whether a guest wants it that has set `filter` and has the address `mac`.
+    /// Whether a guest wants it that has set `filter`, has the address `mac` and has named `groups`.
     ///
-    /// Groups that a guest has named are not told apart from others: no guest names any before it
-    /// asks for all.
+    /// A guest that has named none and asks for groups gets all: some set the bit and leave the
+    /// choice to themselves.
     #[inline]
-    pub(crate) fn passes(&self, filter: PacketFilter, mac: Mac) -> bool {
+    pub(crate) fn passes(&self, filter: PacketFilter, mac: Mac, groups: Option<&[Mac]>) -> bool {
         if filter.contains(PacketFilter::PROMISCUOUS) {
             return true;
         }
         let wanted = match self.to {
             Mac([0xff, 0xff, 0xff, 0xff, 0xff, 0xff]) => PacketFilter::BROADCAST,
             Mac([first, ..]) if first & 1 != 0 => {
-                PacketFilter::MULTICAST | PacketFilter::ALL_MULTICAST
+                let named = groups.is_none_or(|groups| groups.contains(&self.to));
+                let named = if named { PacketFilter::MULTICAST } else { PacketFilter::empty() };
+                named | PacketFilter::ALL_MULTICAST
             }
             to if to == mac => PacketFilter::DIRECTED,
             _ => PacketFilter::empty(),
@@ -189,8 +191,11 @@ mod tests {
     fn a_filter_is_obeyed() {
         let mac = Mac([2, 0, 0, 0, 0, 1]);
         let passes = |to, filter| {
-            Frame { to: Mac(to), vlan: None, flow: None }
-                .passes(PacketFilter::from_bits_retain(filter), mac)
+            Frame { to: Mac(to), vlan: None, flow: None }.passes(
+                PacketFilter::from_bits_retain(filter),
+                mac,
+                None,
+            )
         };
         let cases = [
             (mac.0, 0x01),

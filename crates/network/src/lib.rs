@@ -28,6 +28,7 @@ mod card;
 mod channel;
 mod checksum;
 mod control;
+mod counters;
 mod ethernet;
 mod handshake;
 mod outbox;

@@ -168,7 +168,7 @@ impl Receiver {
         let (header, bytes) = look.get(..seen)?.split_at_checked(FrameHeader::LEN)?;
         let header = FrameHeader::read_from_bytes(header).ok()?;
         let frame = Frame::parse(bytes)?;
-        if !frame.passes(settings.filter, settings.mac) {
+        if !frame.passes(settings.filter, settings.mac, settings.groups.as_deref()) {
             return None;
         }
         if header.flags.needs_checksum() && header.gso_type.is_none() {

@@ -113,13 +113,13 @@ impl Sender {
         Self { slices: GuestSlices::new(memory.clone()), offloads }
     }
 
-    /// Sends every frame of the packet in `slices`; what the network does not take is lost and
-    /// handed to `lost`. An error is the guest's, and what follows it in the packet is not looked
-    /// at.
+    /// Sends every frame of the packet in `slices`; `sent` hears of each, and of why the network
+    /// does not take it, which loses it. An error is the guest's, and what follows it in the packet
+    /// is not looked at.
     pub(crate) fn send(
         &mut self,
         queue: &mut Queue,
-        mut lost: impl FnMut(std::io::Error),
+        mut sent: impl FnMut(std::io::Result<()>),
     ) -> Result<(), SendError> {
         let total = self.slices.len();
         let mut at = 0;
@@ -134,9 +134,7 @@ impl Sender {
             let frame = self.slices.part(at + header.data_offset, len);
             let frame = frame.filter(|_| (HEADER_LEN..=MAX_FRAME).contains(&len));
             let frame = frame.ok_or(SendError::Length(len))?;
-            if let Err(error) = send_frame(queue, frame, &info, self.offloads)? {
-                lost(error);
-            }
+            sent(send_frame(queue, frame, &info, self.offloads)?);
             at += header.len;
         }
         Ok(())

@@ -83,6 +83,8 @@ pub(crate) struct Settings {
     pub(crate) filter: PacketFilter,
     /// To which address.
     pub(crate) mac: Mac,
+    /// To which groups, once it has named some.
+    pub(crate) groups: Option<Arc<[Mac]>>,
     /// Whether segments of TCP on IPv4 and IPv6 may come in one.
     pub(crate) coalesce: (bool, bool),
     /// Whether the link is up.
@@ -111,6 +113,7 @@ impl Settings {
             ready: false,
             filter: PacketFilter::empty(),
             mac,
+            groups: None,
             coalesce: (false, false),
             link_up: true,
             receive: None,

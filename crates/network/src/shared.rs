@@ -16,6 +16,7 @@ use busway_vmbus::{Fault, GpadlId};
 use rustix::event::EventfdFlags;
 
 use crate::buffers::ReceiveBuffer;
+use crate::counters::Counters;
 use crate::outbox::Piece;
 use crate::settings::Settings;
 
@@ -79,16 +80,18 @@ impl Port {
         Ok(Self { inbox, has_mail, bell: Bell::new()? })
     }
 
-    /// Leaves frames here; too many are dropped.
-    pub(crate) fn post(&self, parcel: Parcel) {
+    /// Leaves frames here; too many are dropped, and then this is false.
+    pub(crate) fn post(&self, parcel: Parcel) -> bool {
         let mut inbox = lock(&self.inbox);
         let waiting: usize = inbox.iter().map(|parcel| parcel.pieces.len()).sum();
-        if waiting + parcel.pieces.len() <= MOST_WAITING {
+        let fits = waiting + parcel.pieces.len() <= MOST_WAITING;
+        if fits {
             inbox.push(parcel);
             self.has_mail.store(true, Ordering::Release);
             drop(inbox);
             self.bell.ring();
         }
+        fits
     }
 
     pub(crate) fn take_mail(&self) -> Vec<Parcel> {
@@ -129,13 +132,16 @@ impl State {
 pub(crate) struct Shared {
     state: Mutex<State>,
     changes: AtomicU64,
+    /// Each channel's, by its index.
+    pub(crate) counters: Box<[Counters]>,
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings, channels: u16) -> Self {
         let settings = Arc::new(settings);
         let state = State { settings, buffers: Vec::new(), news: Vec::new() };
-        Self { state: Mutex::new(state), changes: AtomicU64::new(0) }
+        let counters = (0..channels).map(|_| Counters::default()).collect();
+        Self { state: Mutex::new(state), changes: AtomicU64::new(0), counters }
     }
 
     /// How often the settings have changed.
@@ -236,7 +242,7 @@ mod tests {
 
     #[test]
     fn buffers_that_nobody_uses_are_not_remembered() {
-        let shared = Shared::new(Settings::new(Mac([2, 0, 0, 0, 0, 7])));
+        let shared = Shared::new(Settings::new(Mac([2, 0, 0, 0, 0, 7])), 1);
         let in_use: Arc<()> = Arc::new(());
         let weak: Weak<()> = Arc::downgrade(&in_use);
         shared.watch(GpadlId(1), weak);

@@ -81,6 +81,8 @@ open_enum! {
         FAILURE = 0xc000_0001,
         /// No such thing here.
         NOT_SUPPORTED = 0xc000_00bb,
+        /// More groups than there is room for.
+        MULTICAST_FULL = 0xc001_0009,
         /// A value has the wrong length.
         INVALID_LENGTH = 0xc001_0014,
         /// A value makes no sense.
