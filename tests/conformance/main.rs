@@ -14,6 +14,7 @@ mod netvsc;
 mod network;
 mod network_limits;
 mod network_oids;
+mod network_plug;
 mod raw;
 mod sockets;
 mod storage;

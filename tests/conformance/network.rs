@@ -321,7 +321,7 @@ fn a_large_frame_is_lost_on_a_guest_that_does_not_coalesce() {
 }
 
 /// What `rndis_set_rss_param_msg` of Linux sends.
-fn rss(table: &[u32], key: &[u8; 40]) -> Vec<u8> {
+pub(crate) fn rss(table: &[u32], key: &[u8; 40]) -> Vec<u8> {
     let table_len = table.len() as u32 * 4;
     let mut value = vec![0x89, 2, 40, 0, 0, 0, 0, 0];
     value.extend(words(&[0x1701, table_len, 40, 40, 40 + table_len, 0, 0, 0]));

@@ -8,12 +8,12 @@ use std::io::{self, Read, Write};
 /// state that splitmix64 makes of the seed, so that neighbouring seeds have nothing in common.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = scramble(seed) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
+    let mut bytes = vec![0; length.next_multiple_of(8)];
+    for word in bytes.as_chunks_mut::<8>().0 {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
+        *word = state.to_le_bytes();
     }
     bytes.truncate(length);
     bytes
@@ -38,7 +38,9 @@ pub fn check_noise(from: &mut impl Read, seed: u64, length: u64) -> Result<(), S
         let wanted = noise(seed.wrapping_add(number), CHUNK.min(length - start) as usize);
         let mut found = vec![0; wanted.len()];
         from.read_exact(&mut found).map_err(|error| format!("byte {start}: {error}"))?;
-        if let Some(at) = found.iter().zip(&wanted).position(|(found, wanted)| found != wanted) {
+        if found != wanted {
+            let mut pairs = found.iter().zip(&wanted);
+            let at = pairs.position(|(found, wanted)| found != wanted).unwrap_or_default();
             return Err(format!("byte {} is wrong", start + at as u64));
         }
     }
