@@ -20,3 +20,4 @@ mod sockets;
 mod storage;
 mod storvsc;
 mod talker;
+mod tap;

@@ -10,8 +10,8 @@ use busway_frames::{Offloads, Queue};
 use busway_memory::GuestMemory;
 use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{
-    ChannelHandler, Closing, Fault, GpadlId, Io, LogLimit, Progress, Sent, Step, Wakeup, When,
-    append_external_pages,
+    ChannelHandler, Closing, Fault, GpadlId, Io, LogLimit, Progress, Sent, Side, Step, Wakeup,
+    When, append_external_pages,
 };
 use busway_wire::nvsp::{
     INDIRECTION_ENTRIES, Message, MessageError, MessageType, RndisChannel, RndisPacket,
@@ -247,6 +247,11 @@ impl NetworkChannel {
         if let Err(reason) = self.gather(packet, &body)? {
             self.warn(&reason);
             return Ok(Status::INVALID_RNDIS_PACKET);
+        }
+        if body.channel == RndisChannel::CONTROL || io.shows_data() {
+            let messages = &self.sender.slices;
+            let read = |out: &mut [u8]| messages.read_at(0, out);
+            io.show(Side::Guest, packet.descriptor.transaction_id, messages.len(), &read);
         }
         let done = match body.channel {
             RndisChannel::DATA if self.settings.link_up && self.settings.ready => {
@@ -520,7 +525,7 @@ impl ChannelHandler for NetworkChannel {
         self.post_mail();
         if let Some(receiver) = &self.receiver {
             let buffer = &receiver.buffer;
-            self.outbox.send(io, buffer.id, buffer.part_len)?;
+            self.outbox.send(io, buffer)?;
             if self.parts.share(buffer) {
                 self.shared.ring_all();
             }

@@ -5,10 +5,12 @@
 use std::collections::VecDeque;
 
 use busway_ring::Outgoing;
-use busway_vmbus::{Fault, Io, Sent};
+use busway_vmbus::{Fault, Io, Sent, Side};
 use busway_wire::nvsp::{Message, MessageType, RndisChannel, RndisPacket};
 use busway_wire::packet::{COMPLETION_REQUESTED, PacketType, TransferPageHeader, TransferRange};
 use zerocopy::IntoBytes;
+
+use crate::buffers::ReceiveBuffer;
 
 /// Messages in one packet at most: a coalesced frame of 64 KiB fits, and the packet into what any
 /// guest reads at once.
@@ -88,15 +90,9 @@ impl Outbox {
 
     /// Sends what waits, as far as there is room: messages of the card first, each in a packet of
     /// its own, then frames, as many as a packet takes.
-    pub(crate) fn send(
-        &mut self,
-        io: &mut Io<'_>,
-        page_set_id: u16,
-        part_len: u32,
-    ) -> Result<(), Fault> {
+    pub(crate) fn send(&mut self, io: &mut Io<'_>, buffer: &ReceiveBuffer) -> Result<(), Fault> {
         while let Some(&piece) = self.control.front() {
-            let ranges = Ranges::new(&[piece], page_set_id, part_len);
-            if self.send_packet(io, RndisChannel::CONTROL, &[piece], &ranges)? == Sent::NoRoom {
+            if self.send_packet(io, RndisChannel::CONTROL, &[piece], buffer)? == Sent::NoRoom {
                 return Ok(());
             }
             self.control.pop_front();
@@ -107,8 +103,7 @@ impl Outbox {
             let from = self.frames.iter().take(count);
             pieces.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
             let pieces = pieces.get(..count).unwrap_or_default();
-            let ranges = Ranges::new(pieces, page_set_id, part_len);
-            if self.send_packet(io, RndisChannel::DATA, pieces, &ranges)? == Sent::NoRoom {
+            if self.send_packet(io, RndisChannel::DATA, pieces, buffer)? == Sent::NoRoom {
                 return Ok(());
             }
             self.frames.drain(..count);
@@ -129,8 +124,9 @@ impl Outbox {
         io: &mut Io<'_>,
         channel: RndisChannel,
         pieces: &[Piece],
-        ranges: &Ranges,
+        buffer: &ReceiveBuffer,
     ) -> Result<Sent, Fault> {
+        let ranges = Ranges::new(pieces, buffer.id, buffer.part_len);
         let index = match self.free.last() {
             Some(index) => *index,
             None => {
@@ -152,6 +148,9 @@ impl Outbox {
         };
         let sent = io.send(&packet)?;
         if sent == Sent::Yes {
+            if channel == RndisChannel::CONTROL || io.shows_data() {
+                show(io, packet.transaction_id, pieces, buffer);
+            }
             self.free.pop();
             if let Some(flight) = self.flights.get_mut(index) {
                 flight.parts.extend(pieces.iter().map(|piece| piece.part));
@@ -180,5 +179,14 @@ impl Outbox {
         self.frames.clear();
         self.flights.clear();
         self.free.clear();
+    }
+}
+
+/// Shows the messages that a packet names.
+fn show(io: &Io<'_>, transaction_id: u64, pieces: &[Piece], buffer: &ReceiveBuffer) {
+    for piece in pieces {
+        let start = buffer.start_of(piece.part);
+        let read = |out: &mut [u8]| buffer.memory.read_at(start, out);
+        io.show(Side::Host, transaction_id, piece.len as usize, &read);
     }
 }

@@ -93,7 +93,7 @@ impl<'a> Outgoing<'a> {
     /// The descriptor, or `None` if the packet is longer than one can say, or its header is no
     /// multiple of 8.
     #[inline]
-    pub(crate) fn descriptor(&self) -> Option<Descriptor> {
+    pub fn descriptor(&self) -> Option<Descriptor> {
         let data_offset = DESCRIPTOR_LEN + self.header.len();
         let total = self.ring_len() - TRAILER_LEN;
         if !data_offset.is_multiple_of(8) {

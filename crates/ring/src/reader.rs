@@ -40,6 +40,12 @@ impl<M: RingMem> Reader<M> {
         &self.mem
     }
 
+    /// Where the next packet starts, or will start.
+    #[inline]
+    pub const fn position(&self) -> u32 {
+        self.read
+    }
+
     /// Takes the next packet, into `buf`; `None` when the ring is empty.
     ///
     /// The writer's room does not grow until [`publish`](Self::publish).

@@ -64,6 +64,12 @@ impl<M: RingMem> Writer<M> {
         &self.mem
     }
 
+    /// Where the next packet will start.
+    #[inline]
+    pub const fn position(&self) -> u32 {
+        self.write
+    }
+
     /// Bytes that can be written now, by the reader's index as it stands in the ring.
     pub fn free(&mut self) -> Result<u32, RingError> {
         self.read = checked_index(&self.mem, Word::ReadIndex)?;

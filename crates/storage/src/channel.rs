@@ -13,7 +13,7 @@ use busway_block::{
 use busway_memory::{GuestMemory, GuestSlices};
 use busway_ring::Packet;
 use busway_vmbus::{
-    ChannelHandler, Closing, Fault, Io, LogLimit, Progress, Wakeup, When, external_pages,
+    ChannelHandler, Closing, Fault, Io, LogLimit, Progress, Side, Wakeup, When, external_pages,
 };
 use busway_wire::packet::PacketType;
 use busway_wire::storvsc::{
@@ -134,11 +134,17 @@ impl StorageChannel {
         external_pages(packet, &mut data)?;
         match self.step(srb, &mut data)? {
             Step::Done(reply) => {
+                if srb.direction == Direction::READ {
+                    show(io, Side::Host, waiting.transaction_id, &data, reply.moved);
+                }
                 self.spare.push(data);
                 answer(io, waiting, &reply.packet(srb))
             }
             Step::Io(step) => {
                 let target::Io { disk, operation, offset, moved } = step;
+                if matches!(operation, BlockOperation::Write { .. }) {
+                    show(io, Side::Guest, waiting.transaction_id, &data, moved);
+                }
                 let index =
                     self.take_slot(waiting, srb, Kind::Command { disk, operation }, moved)?;
                 let token = index as u64;
@@ -239,6 +245,9 @@ impl StorageChannel {
             (Ok(()), Some(_)) => Err(IoError::Cancelled),
             (result, _) => result,
         };
+        if result.is_ok() && operation == BlockOperation::Read {
+            show(io, Side::Host, slot.waiting.transaction_id, &data, slot.moved);
+        }
         let reply = match result {
             Ok(()) => Reply::good(slot.moved),
             Err(error) => Reply::failed(error, operation == BlockOperation::Read),
@@ -298,6 +307,14 @@ impl StorageChannel {
             let name = self.luns.disks().get(disk).map_or("?", Disk::name);
             log::warn!("storage: {operation:?} on '{name}' failed: {error}{seen}");
         }
+    }
+}
+
+/// Shows the data of a command, of which `moved` bytes count, to whoever wants that.
+fn show(io: &Io<'_>, side: Side, transaction_id: u64, data: &GuestSlices, moved: u32) {
+    if io.shows_data() {
+        let len = data.len().min(moved as usize);
+        io.show(side, transaction_id, len, &|out| data.read_at(0, out));
     }
 }
 

@@ -14,6 +14,13 @@ use crate::gpadl::{Gpadl, GpadlId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelKey(pub(crate) u32);
 
+impl ChannelKey {
+    /// Its number; none is used twice.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
 impl std::fmt::Display for ChannelKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)

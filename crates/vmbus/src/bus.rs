@@ -20,6 +20,7 @@ use crate::limit::LogLimit;
 use crate::milestone::{Milestone, Reporter, Step, Witness};
 use crate::offer::Offer;
 use crate::server::{ControlError, Server, ServerConfig};
+use crate::tap::{Passing, Place, Tap, Tapped};
 
 /// What the bus needs of the machine around it. Called on the bus's thread; must not block.
 pub trait Platform {
@@ -74,6 +75,7 @@ pub struct Bus {
     undelivered: VecDeque<(MessageTarget, HostMessage)>,
     warnings: LogLimit,
     witness: Option<Arc<dyn Witness>>,
+    tap: Option<Arc<dyn Tap>>,
 }
 
 impl Bus {
@@ -97,12 +99,19 @@ impl Bus {
             undelivered: VecDeque::new(),
             warnings: LogLimit::default(),
             witness: None,
+            tap: None,
         }
     }
 
     /// Tells `witness` from now on how far the guest comes.
     pub fn watch(&mut self, witness: Arc<dyn Witness>) {
         self.witness = Some(witness);
+    }
+
+    /// Lets `tap` see every message from now on, and every packet of channels that are opened from
+    /// now on.
+    pub fn tap(&mut self, tap: Arc<dyn Tap>) {
+        self.tap = Some(tap);
     }
 
     /// Adds a device; a connected guest finds it at once.
@@ -185,6 +194,9 @@ impl Bus {
     /// Takes a channel message from the guest.
     pub fn guest_message(&mut self, bytes: &[u8]) {
         log::debug!("vmbus: guest: {:?}", MessageBuf::from_bytes(bytes));
+        if let Some(tap) = &self.tap {
+            tap.passes(&Passing::GuestMessage(bytes));
+        }
         if let Err(error) = self.server.guest_message(bytes) {
             if let ControlError::Contact { version, reason, .. } = error {
                 self.saw(Milestone::Refused(version, reason));
@@ -218,8 +230,12 @@ impl Bus {
     /// Delivers what waits: a slot may have become free.
     pub fn deliver(&mut self) {
         while let Some((target, message)) = self.undelivered.front() {
-            if self.platform.post(*target, &message.encode()) == Delivery::Later {
+            let bytes = message.encode();
+            if self.platform.post(*target, &bytes) == Delivery::Later {
                 return;
+            }
+            if let Some(tap) = &self.tap {
+                tap.passes(&Passing::HostMessage(*target, bytes.as_bytes()));
             }
             log::debug!("vmbus: host: {message}");
             self.undelivered.pop_front();
@@ -323,7 +339,11 @@ impl Bus {
         self.lists.insert(key, lists.clone());
         let target = request.interrupt;
         let channel = Channel::new(key, handler, rings, memory, interrupts, target, lists);
-        self.platform.start(channel.watched(reporter), connection_id)
+        let tapped = self.tap.clone().map(|tap| {
+            let (class, instance) = (offer.interface_type, offer.instance);
+            Tapped::new(tap, Place { key, class, instance, subchannel, connection_id })
+        });
+        self.platform.start(channel.watched(reporter).tapped(tapped), connection_id)
     }
 
     /// What the guest is told says how far it has come.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use busway_memory::{GuestMemory, MapRingError, RingArea};
-use busway_ring::{AdaptivePoll, PacketBuf, Reader, RingError, Writer};
+use busway_ring::{AdaptivePoll, PacketBuf, Reader, RingError, RingMem, Word, Writer};
 
 use crate::action::{ChannelKey, Completion, InterruptTarget, OpenRequest};
 use crate::device::{ChannelHandler, Closing, Wakeup};
@@ -16,6 +16,7 @@ use crate::fault::Fault;
 use crate::gpadl::{GpadlId, Lists};
 use crate::io::{Interrupts, Io, Link};
 use crate::milestone::Reporter;
+use crate::tap::{Cause, Published, Tapped};
 
 /// Packets taken before the answers so far are shown to the guest: enough to spread the cost of a
 /// signal and of a back end's system call, few enough not to keep the first answer waiting.
@@ -101,6 +102,8 @@ pub struct Channel {
     link: Link,
     /// Lists that the guest wants back and the handler still uses.
     releasing: Vec<GpadlId>,
+    /// Why the next turn is made, unless a back end asks for it.
+    next: Cause,
     faulted: bool,
 }
 
@@ -134,11 +137,23 @@ impl Channel {
             ended: false,
             awaits_work: false,
             reporter: None,
+            tap: None,
             closed: false,
         };
         let poll = AdaptivePoll::default();
         let releasing = Vec::new();
-        Self { key, handler, incoming, packet, poll, link, releasing, faulted: false }
+        let (next, faulted) = (Cause::Start, false);
+        Self { key, handler, incoming, packet, poll, link, releasing, next, faulted }
+    }
+
+    /// Lets `tap` see all that passes.
+    pub(crate) fn tapped(mut self, tap: Option<Tapped>) -> Self {
+        if let Some(tap) = &tap {
+            let [incoming, outgoing] = [self.incoming.mem(), self.link.writer.mem()];
+            tap.opened(self.link.target, incoming.data_len(), outgoing.data_len());
+        }
+        self.link.tap = tap;
+        self
     }
 
     /// Reports to `reporter` how far the guest comes with the device.
@@ -179,8 +194,15 @@ impl Channel {
         if self.faulted {
             return Ok(Progress::Idle);
         }
+        if let Some(tap) = &self.link.tap {
+            tap.turn(token.map_or(self.next, Cause::BackEnd));
+        }
         let progress = self.work(token);
         self.faulted = progress.is_err();
+        self.next = match progress {
+            Ok(Progress::More) => Cause::More,
+            _ => Cause::Signal,
+        };
         progress
     }
 
@@ -224,9 +246,13 @@ impl Channel {
             if !self.link.backlog.is_empty() || !self.handler.has_room() {
                 return Ok(false);
             }
+            let at = self.incoming.position();
             let Some(packet) = self.incoming.next(&mut self.packet)? else {
                 return Ok(true);
             };
+            if let Some(tap) = &self.link.tap {
+                tap.read(at, &packet);
+            }
             self.handler.on_packet(packet, &mut Io { link: &mut self.link })?;
         }
         Ok(false)
@@ -236,8 +262,29 @@ impl Channel {
     fn publish(&mut self) {
         let reader_waits = self.link.writer.publish();
         let writer_waits = self.incoming.publish();
+        if self.link.tap.is_some() {
+            self.tap_published(reader_waits, writer_waits);
+        }
         if reader_waits || writer_waits {
             self.link.interrupts.raise(self.link.target);
+        }
+    }
+
+    /// Says where the rings stand and what that means for the guest's interrupt.
+    fn tap_published(&mut self, reader_waits: bool, writer_waits: bool) {
+        let (incoming, outgoing) = (self.incoming.mem(), self.link.writer.mem());
+        let published = Published {
+            incoming_read: self.incoming.position(),
+            incoming_write: incoming.load(Word::WriteIndex),
+            incoming_pending: incoming.load(Word::PendingSendSize),
+            outgoing_read: outgoing.load(Word::ReadIndex),
+            outgoing_write: self.link.writer.position(),
+            outgoing_mask: outgoing.load(Word::InterruptMask),
+            reader_waits,
+            writer_waits,
+        };
+        if let Some(tap) = &mut self.link.tap {
+            tap.published(published);
         }
     }
 
@@ -268,6 +315,9 @@ impl Channel {
     pub fn poll(&mut self) -> Option<Completion> {
         if self.link.closed {
             let drained = self.handler.close() == Closing::Drained;
+            if drained && let Some(tap) = self.link.tap.take() {
+                tap.closed();
+            }
             return drained.then_some(Completion::Closed(self.key));
         }
         if self.faulted {

@@ -13,6 +13,7 @@ use crate::action::InterruptTarget;
 use crate::fault::{Fault, lasting};
 use crate::gpadl::{Gpadl, GpadlId, Lists};
 use crate::milestone::{Reporter, Step};
+use crate::tap::{Side, Tapped};
 
 /// Bytes of the ring that packets on a handler's own account leave to answers, so that what the
 /// guest waits for is not behind what it did not ask for. Half of a ring that has no more.
@@ -53,6 +54,8 @@ pub(crate) struct Link {
     pub(crate) ended: bool,
     /// Who is told how far the guest has come.
     pub(crate) reporter: Option<Reporter>,
+    /// Who sees every packet.
+    pub(crate) tap: Option<Tapped>,
     /// It has not been told of any work.
     pub(crate) awaits_work: bool,
     /// The guest has closed the channel: its rings are its own again.
@@ -80,7 +83,7 @@ impl Link {
     pub(crate) fn write_backlog(&mut self) -> Result<bool, Fault> {
         while let Some(held) = self.backlog.front() {
             let packet = held.outgoing();
-            if let Err(full) = self.writer.push(&packet) {
+            if let Err(full) = push(&mut self.writer, self.tap.as_ref(), &packet, 0) {
                 if let Some(fault) = lasting(full) {
                     return Err(fault);
                 }
@@ -104,9 +107,30 @@ impl Link {
         }
     }
 
+    #[inline]
+    fn push(&mut self, packet: &Outgoing<'_>, spare: u32) -> Result<(), Full> {
+        push(&mut self.writer, self.tap.as_ref(), packet, spare)
+    }
+
     fn spared(&self) -> u32 {
         SPARED.min(self.writer.mem().data_len() / 2)
     }
+}
+
+/// Puts a packet into the ring, past the tap.
+#[inline]
+fn push(
+    writer: &mut Writer<RingArea>,
+    tap: Option<&Tapped>,
+    packet: &Outgoing<'_>,
+    spare: u32,
+) -> Result<(), Full> {
+    let at = writer.position();
+    writer.push_sparing(packet, spare)?;
+    if let Some(tap) = tap {
+        tap.wrote(at, packet);
+    }
+    Ok(())
 }
 
 /// A handler's hands: everything that it may do to its guest.
@@ -134,7 +158,7 @@ impl Io<'_> {
             return Ok(());
         }
         if self.link.backlog.is_empty() {
-            match self.link.writer.push(&packet) {
+            match self.link.push(&packet, 0) {
                 Ok(()) => return Ok(()),
                 Err(full) => lasting(full).map_or(Ok(()), Err)?,
             }
@@ -157,7 +181,7 @@ impl Io<'_> {
             return Ok(Sent::NoRoom);
         }
         let spared = self.link.spared();
-        match self.link.writer.push_sparing(packet, spared) {
+        match self.link.push(packet, spared) {
             Ok(()) => Ok(Sent::Yes),
             Err(Full::NoRoom { need, .. }) => {
                 self.link.wanted = need;
@@ -187,6 +211,27 @@ impl Io<'_> {
         if self.link.awaits_work {
             self.link.awaits_work = false;
             self.reached(Step::Worked);
+        }
+    }
+
+    /// Whether somebody wants to be [shown](Self::show) data of which there may be much.
+    #[inline]
+    pub fn shows_data(&self) -> bool {
+        self.link.tap.as_ref().is_some_and(Tapped::wants_data)
+    }
+
+    /// Shows whoever watches the channel what a packet refers to and does not hold: `len` bytes
+    /// from `side`, of which `read` copies the first ones. Nothing is copied when nobody watches.
+    #[inline]
+    pub fn show(
+        &self,
+        side: Side,
+        transaction_id: u64,
+        len: usize,
+        read: &dyn Fn(&mut [u8]) -> usize,
+    ) {
+        if let Some(tap) = &self.link.tap {
+            tap.show(side, transaction_id, len, read);
         }
     }
 

@@ -34,6 +34,7 @@ mod limit;
 mod milestone;
 mod offer;
 mod server;
+mod tap;
 
 pub use action::{Action, ChannelKey, Completion, InterruptTarget, MessageTarget, OpenRequest};
 pub use bus::{Bus, Delivery, DeviceId, Platform};
@@ -46,3 +47,4 @@ pub use limit::{LogLimit, Seen};
 pub use milestone::{Milestone, Step, Witness};
 pub use offer::Offer;
 pub use server::{ControlError, Server, ServerConfig};
+pub use tap::{Cause, Event, Passing, Place, Published, Side, Tap};

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The tap: one point that each channel message and each packet passes.
+//!
+//! Whoever wants a record of a bus implements [`Tap`]. Without one, a packet costs a branch more and
+//! nothing else.
+
+use std::sync::Arc;
+
+use busway_ring::{Outgoing, Packet};
+use busway_wire::Guid;
+use busway_wire::packet::Descriptor;
+
+use crate::action::{ChannelKey, InterruptTarget, MessageTarget};
+
+/// One of the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The guest.
+    Guest,
+    /// The host.
+    Host,
+}
+
+/// Who sees what passes. Called on the threads of the bus and of the channels; must not block.
+pub trait Tap: Send + Sync {
+    /// This passes now.
+    fn passes(&self, what: &Passing<'_>);
+
+    /// Whether data that lies outside of packets is wanted where there may be much of it: the
+    /// contents of disks, frames.
+    fn wants_data(&self) -> bool;
+}
+
+/// Something on its way.
+#[derive(Clone, Copy, Debug)]
+pub enum Passing<'a> {
+    /// A channel message of the guest's, before it is looked at.
+    GuestMessage(&'a [u8]),
+    /// A channel message that the guest has in its slot.
+    HostMessage(MessageTarget, &'a [u8]),
+    /// Something on a channel.
+    Channel(&'a Place, Event<'a>),
+}
+
+/// An open channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The host's name for it.
+    pub key: ChannelKey,
+    /// Which driver is meant; see [`busway_wire::class`].
+    pub class: Guid,
+    /// Which device.
+    pub instance: Guid,
+    /// 0 for the primary channel.
+    pub subchannel: u16,
+    /// The connection by which the guest signals it.
+    pub connection_id: u32,
+}
+
+/// What happens on a channel.
+#[derive(Clone, Copy)]
+pub enum Event<'a> {
+    /// It is open, with so many bytes of data in the guest's ring and in the host's.
+    Opened {
+        /// Where the guest wants to be interrupted.
+        target: InterruptTarget,
+        /// Bytes that the guest can have in its ring.
+        incoming_len: u32,
+        /// Bytes that the host can have in its own.
+        outgoing_len: u32,
+    },
+    /// Its worker has a turn.
+    Turn(Cause),
+    /// A packet was taken out of the guest's ring, or put into the host's.
+    Packet {
+        /// Whose it is.
+        side: Side,
+        /// Where it starts in the ring.
+        at: u32,
+        /// What it begins with.
+        descriptor: &'a Descriptor,
+        /// What stands between that and the payload.
+        header: &'a [u8],
+        /// The payload; the guest's with padding.
+        payload: &'a [u8],
+    },
+    /// Data that a packet refers to.
+    Outside {
+        /// Whose it is.
+        side: Side,
+        /// The packet's.
+        transaction_id: u64,
+        /// Bytes.
+        len: usize,
+        /// Copies the first of them; how many.
+        read: &'a dyn Fn(&mut [u8]) -> usize,
+    },
+    /// The rings were shown to the guest.
+    Published(Published),
+    /// Nothing passes here any more.
+    Closed,
+}
+
+impl std::fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Opened { target, .. } => write!(f, "Opened({target:?})"),
+            Self::Turn(cause) => write!(f, "Turn({cause:?})"),
+            Self::Packet { side, at, descriptor, .. } => {
+                write!(f, "Packet({side:?} {at:#x} {descriptor})")
+            }
+            Self::Outside { side, transaction_id, len, .. } => {
+                write!(f, "Outside({side:?} {transaction_id:#x} {len} B)")
+            }
+            Self::Published(published) => published.fmt(f),
+            Self::Closed => f.write_str("Closed"),
+        }
+    }
+}
+
+/// Why a channel's worker has a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The channel was opened.
+    Start,
+    /// The guest signalled.
+    Signal,
+    /// There was more to do than one turn should last.
+    More,
+    /// The back end with this token has something.
+    BackEnd(u32),
+}
+
+/// Where the rings stand, and whether the guest is to be interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Where the host goes on in the guest's ring.
+    pub incoming_read: u32,
+    /// Where the guest does.
+    pub incoming_write: u32,
+    /// Bytes for which the guest waits in its ring, or 0.
+    pub incoming_pending: u32,
+    /// Where the guest goes on in the host's ring.
+    pub outgoing_read: u32,
+    /// Where the host does.
+    pub outgoing_write: u32,
+    /// Not 0 while the guest wants no interrupts for packets.
+    pub outgoing_mask: u32,
+    /// The host's ring was empty and the guest wants to know of packets.
+    pub reader_waits: bool,
+    /// The guest's ring has the room that the guest waits for.
+    pub writer_waits: bool,
+}
+
+/// A channel's tap.
+pub(crate) struct Tapped {
+    tap: Arc<dyn Tap>,
+    place: Place,
+    /// Where the rings stood when that was last said.
+    said: (u32, u32),
+}
+
+impl Tapped {
+    pub(crate) fn new(tap: Arc<dyn Tap>, place: Place) -> Self {
+        Self { tap, place, said: (u32::MAX, u32::MAX) }
+    }
+
+    fn passes(&self, event: Event<'_>) {
+        self.tap.passes(&Passing::Channel(&self.place, event));
+    }
+
+    pub(crate) fn opened(&self, target: InterruptTarget, incoming_len: u32, outgoing_len: u32) {
+        self.passes(Event::Opened { target, incoming_len, outgoing_len });
+    }
+
+    pub(crate) fn turn(&self, cause: Cause) {
+        self.passes(Event::Turn(cause));
+    }
+
+    pub(crate) fn read(&self, at: u32, packet: &Packet<'_>) {
+        let Packet { descriptor, header, payload } = packet;
+        self.passes(Event::Packet { side: Side::Guest, at, descriptor, header, payload });
+    }
+
+    pub(crate) fn wrote(&self, at: u32, packet: &Outgoing<'_>) {
+        let Outgoing { header, payload, .. } = *packet;
+        if let Some(descriptor) = &packet.descriptor() {
+            self.passes(Event::Packet { side: Side::Host, at, descriptor, header, payload });
+        }
+    }
+
+    pub(crate) fn wants_data(&self) -> bool {
+        self.tap.wants_data()
+    }
+
+    pub(crate) fn show(
+        &self,
+        side: Side,
+        transaction_id: u64,
+        len: usize,
+        read: &dyn Fn(&mut [u8]) -> usize,
+    ) {
+        self.passes(Event::Outside { side, transaction_id, len, read });
+    }
+
+    /// Says where the rings stand, if either has moved.
+    pub(crate) fn published(&mut self, published: Published) {
+        let now = (published.incoming_read, published.outgoing_write);
+        if std::mem::replace(&mut self.said, now) != now {
+            self.passes(Event::Published(published));
+        }
+    }
+
+    pub(crate) fn closed(&self) {
+        self.passes(Event::Closed);
+    }
+}
