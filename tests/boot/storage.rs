@@ -17,6 +17,7 @@ tests![
     buffered_writes_arrive,
     direct_writes_of_many_odd_pages_arrive,
     threads_find_what_they_wrote,
+    each_processor_has_a_channel_of_its_own,
     synced_writes_survive_the_end_of_busway,
     a_sync_reaches_the_hosts_disk,
     a_readonly_disk_refuses_writes,
@@ -105,6 +106,33 @@ fn direct_writes_of_many_odd_pages_arrive(case: &Case) -> Outcome {
 fn threads_find_what_they_wrote(case: &Case) -> Outcome {
     let disk = case.empty_disk(32);
     case.guest().cpus(4).disk(&disk).run("agent churn $(disk 0) threads=8 count=60 region=4m");
+    Ok(())
+}
+
+/// F32: as many queues as processors, each on a channel whose interrupts go to a processor, and each
+/// with requests of its own; a reset that all of them see.
+fn each_processor_has_a_channel_of_its_own(case: &Case) -> Outcome {
+    let disk = case.empty_disk(32);
+    let guest = case.guest().cpus(4).program("sg3-utils")?.disk(&disk).run(
+        "disk=$(disk 0)
+        name=${disk#/dev/}
+        channels=$(bound_to hv_storvsc)/channels
+        fact queues $(ls /sys/block/$name/mq | wc -l)
+        fact channels $(ls $channels | wc -l)
+        for cpu in 0 1 2 3; do
+            taskset $((1 << cpu)) agent write $disk direct seed=$cpu block=64k count=16 start=${cpu}m &
+        done
+        wait
+        for cpu in 0 1 2 3; do agent check $disk direct seed=$cpu block=64k count=16 start=${cpu}m; done
+        for channel in $channels/*; do fact received $(cat $channel/interrupts); done
+        modprobe sg
+        agent churn $disk threads=4 count=40 region=4m &
+        sg_reset --bus $disk
+        wait $!",
+    );
+    assert_eq!((guest.fact("queues"), guest.fact("channels")), ("4", "4"));
+    let received = guest.all("received");
+    assert!(received.iter().all(|count| count.parse::<u64>().unwrap() > 0), "{received:?}");
     Ok(())
 }
 

@@ -18,6 +18,7 @@ mod network_plug;
 mod raw;
 mod sockets;
 mod storage;
+mod storage_channels;
 mod storvsc;
 mod talker;
 mod tap;

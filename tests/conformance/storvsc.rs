@@ -98,9 +98,15 @@ impl<'a> Srb<'a> {
 impl Storvsc {
     /// A guest that has opened its controller and not said a word on the channel yet.
     pub fn opened(luns: Luns, depth: usize, ring_pages: usize) -> Self {
+        Self::with_channels(luns, depth, ring_pages, 1)
+    }
+
+    /// The same, with a controller that has `channels` channels.
+    pub fn with_channels(luns: Luns, depth: usize, ring_pages: usize, channels: u16) -> Self {
         let mut pair = Pair::new(PairConfig::default());
         let instance = Guid::from_text_order(0xf8b3781a_1e82_4818_a1c3_63d806ec15bb);
-        pair.add(StorageController::new(instance, luns).with_depth(depth));
+        let controller = StorageController::new(instance, luns);
+        pair.add(controller.with_depth(depth).with_channels(channels));
         let offer = *pair.connect(Version::V5_3).offer(class::SCSI);
         let channel = pair.open(&offer, ring_pages, 0).unwrap();
         Self { pair, offer, channel, packet_len: 64 }

@@ -27,11 +27,12 @@ pub enum DiskError {
 #[derive(Debug)]
 pub struct Disks {
     luns: Luns,
+    channels: u16,
 }
 
 impl Disks {
-    /// Opens the images, the first as unit 0.
-    pub fn open(specs: &[DiskSpec]) -> Result<Self, DiskError> {
+    /// Opens the images, the first as unit 0, for a machine with `cpus` processors.
+    pub fn open(specs: &[DiskSpec], cpus: u32) -> Result<Self, DiskError> {
         let mut disks = Vec::new();
         for (lun, spec) in (0..).zip(specs) {
             let options = DiskOptions {
@@ -41,13 +42,16 @@ impl Disks {
             };
             disks.push((lun, Disk::open_raw(&spec.file, &options)?));
         }
-        Ok(Self { luns: Luns::new(disks)? })
+        let channels = u16::try_from(cpus).unwrap_or(u16::MAX);
+        Ok(Self { luns: Luns::new(disks)?, channels })
     }
 
     /// A controller with the disks; `None` if there are none.
     pub fn controller(&self) -> Option<StorageController> {
         let has_disks = !self.luns.disks().is_empty();
-        has_disks.then(|| StorageController::new(CONTROLLER, self.luns.clone()))
+        has_disks.then(|| {
+            StorageController::new(CONTROLLER, self.luns.clone()).with_channels(self.channels)
+        })
     }
 
     /// Makes all that was written durable: the machine has ended.

@@ -24,11 +24,16 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::Reply;
 use crate::handshake::Handshake;
 use crate::luns::{Address, Luns};
+use crate::shared::{Port, Shared};
 use crate::target::{self, Extent, Step};
 
 /// Most bytes of the page lists of one packet: pages for 16 MiB, more than any guest moves at once.
 /// A longer list would be kept, vector by vector, as long as its slot.
 const MAX_PAGE_LISTS: usize = 32 << 10;
+
+/// What wakes a channel: its disks, or another channel.
+const QUEUE: u32 = 0;
+const BELL: u32 = 1;
 
 /// A packet that no storvsc sends.
 #[derive(Debug, thiserror::Error)]
@@ -77,8 +82,15 @@ struct Slot {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Command { disk: usize, operation: BlockOperation },
-    Reset { lun_only: bool },
+    Command {
+        disk: usize,
+        operation: BlockOperation,
+    },
+    /// By its number, to other channels.
+    Reset {
+        lun_only: bool,
+        number: u64,
+    },
 }
 
 /// The host's end of one channel.
@@ -93,6 +105,10 @@ pub(crate) struct StorageChannel {
     sequence: u64,
     /// Resets that are not answered yet.
     resets: usize,
+    shared: Arc<Shared>,
+    port: Arc<Port>,
+    /// The reset of another channel that waits for this one, and the last request that it waits for.
+    settling: Option<(u64, u64)>,
     warnings: LogLimit,
     closing: bool,
 }
@@ -100,20 +116,30 @@ pub(crate) struct StorageChannel {
 impl StorageChannel {
     /// A channel that works on at most `depth` commands at once, by `queue`, which is for the disks
     /// of `luns` and has as much room.
-    pub(crate) fn new(luns: Arc<Luns>, queue: Queue, depth: usize, memory: &GuestMemory) -> Self {
+    pub(crate) fn new(
+        luns: Arc<Luns>,
+        queue: Queue,
+        depth: usize,
+        memory: &GuestMemory,
+        handshake: Handshake,
+        (shared, port): (Arc<Shared>, Arc<Port>),
+    ) -> Self {
         let waiting = Waiting { transaction_id: 0, answer_len: 0, wants_answer: false };
-        let kind = Kind::Reset { lun_only: false };
+        let kind = Kind::Reset { lun_only: false, number: 0 };
         let srb = Srb::new_zeroed();
         let slot = || Slot { waiting, sequence: 0, srb, kind, moved: 0, more: Vec::new() };
         Self {
             luns,
             queue,
-            handshake: Handshake::new(),
+            handshake,
             slots: (0..depth).map(|_| slot()).collect(),
             free: (0..depth).rev().collect(),
             spare: (0..depth).map(|_| GuestSlices::new(memory.clone())).collect(),
             sequence: 0,
             resets: 0,
+            shared,
+            port,
+            settling: None,
             warnings: LogLimit::default(),
             closing: false,
         }
@@ -186,7 +212,8 @@ impl StorageChannel {
         io: &mut Io<'_>,
     ) -> Result<(), Fault> {
         let lun_only = operation == Operation::RESET_LUN;
-        self.take_slot(waiting, srb, Kind::Reset { lun_only }, 0)?;
+        let number = self.shared.reset(&self.port, !lun_only);
+        self.take_slot(waiting, srb, Kind::Reset { lun_only, number }, 0)?;
         self.resets += 1;
         if !lun_only {
             self.queue.cancel_all().map_err(Fault::host)?;
@@ -230,7 +257,7 @@ impl StorageChannel {
     fn end(&mut self, completion: Completion, io: &mut Io<'_>) -> Result<(), Fault> {
         let Completion { token, result, data } = completion;
         let index = token as usize;
-        let given_up = self.resets != 0;
+        let given_up = self.resets != 0 || self.settling.is_some();
         let Some(slot) = self.slots.get_mut(index) else {
             return Ok(());
         };
@@ -260,7 +287,36 @@ impl StorageChannel {
         }
         self.spare.push(data);
         self.answer_slot(index, &packet, io)?;
+        self.settle();
         if self.resets == 0 { Ok(()) } else { self.end_resets(io) }
+    }
+
+    /// Another channel has rung: a reset waits for this one, or this one's has gone on.
+    fn hear(&mut self, io: &mut Io<'_>) -> Result<(), Fault> {
+        self.port.bell.heard();
+        if let Some(number) = self.port.asked() {
+            self.settling = Some((number, self.sequence));
+            if self.port.take_cancel() {
+                self.queue.cancel_all().map_err(Fault::host)?;
+            }
+            self.settle();
+        }
+        if self.resets == 0 { Ok(()) } else { self.end_resets(io) }
+    }
+
+    /// Tells other channels when nothing is under way any more that their reset waits for.
+    fn settle(&mut self) {
+        let Some((number, last)) = self.settling else {
+            return;
+        };
+        let concerns = |slot: &Slot| {
+            matches!(slot.kind, Kind::Command { .. }) && (1..=last).contains(&slot.sequence)
+        };
+        if !self.slots.iter().any(concerns) {
+            self.settling = None;
+            self.port.settle(number);
+            self.shared.ring_all();
+        }
     }
 
     /// Answers the request of a slot, which is free then.
@@ -289,7 +345,7 @@ impl StorageChannel {
 
     /// Whether `reset` is a reset that has no more to wait for.
     fn is_over(&self, reset: &Slot) -> bool {
-        let Kind::Reset { lun_only } = reset.kind else {
+        let Kind::Reset { lun_only, number } = reset.kind else {
             return false;
         };
         let concerns = |slot: &Slot| {
@@ -297,7 +353,9 @@ impl StorageChannel {
                 && (1..reset.sequence).contains(&slot.sequence)
                 && (!lun_only || slot.srb.lun == reset.srb.lun)
         };
-        reset.sequence != 0 && !self.slots.iter().any(concerns)
+        reset.sequence != 0
+            && !self.slots.iter().any(concerns)
+            && self.shared.is_settled(&self.port, number)
     }
 
     fn warn_of(&mut self, disk: usize, operation: BlockOperation, error: IoError) {
@@ -353,7 +411,10 @@ impl ChannelHandler for StorageChannel {
                 self.reset(request.operation, &request.body(), waiting, io)
             }
             _ => {
-                let reply = self.handshake.answer(&request);
+                let (reply, subchannels) = self.handshake.answer(&request);
+                if subchannels != 0 {
+                    io.offer_subchannels(subchannels);
+                }
                 if let Some(step) = self.handshake.step() {
                     io.reached(step);
                 }
@@ -367,7 +428,10 @@ impl ChannelHandler for StorageChannel {
         Ok(Progress::Idle)
     }
 
-    fn on_ready(&mut self, _token: u32, io: &mut Io<'_>) -> Result<(), Fault> {
+    fn on_ready(&mut self, token: u32, io: &mut Io<'_>) -> Result<(), Fault> {
+        if token == BELL {
+            self.hear(io)?;
+        }
         if self.closing { Ok(()) } else { self.turn(io) }
     }
 
@@ -376,8 +440,10 @@ impl ChannelHandler for StorageChannel {
     }
 
     fn wakeups(&self) -> Vec<Wakeup<'_>> {
-        let wakeup = |fd| Wakeup { token: 0, fd, when: When::Readable };
-        self.queue.fd().map(wakeup).into_iter().collect()
+        let wakeup = |token, fd| Wakeup { token, fd, when: When::Readable };
+        let bell = wakeup(BELL, self.port.bell.fd());
+        let queue = self.queue.fd().map(|fd| wakeup(QUEUE, fd));
+        queue.into_iter().chain([bell]).collect()
     }
 
     fn close(&mut self) -> Closing {
@@ -391,5 +457,13 @@ impl ChannelHandler for StorageChannel {
             log::error!("storage: the disks of a channel do not let go of it: {error}");
         }
         if self.queue.in_flight() == 0 { Closing::Drained } else { Closing::InFlight }
+    }
+}
+
+impl Drop for StorageChannel {
+    /// A reset may have waited for this channel; it waits no more.
+    fn drop(&mut self) {
+        self.port.settle(u64::MAX);
+        self.shared.ring_all();
     }
 }

@@ -10,11 +10,17 @@ use busway_wire::control::layout::OfferFlags;
 use busway_wire::{Guid, class};
 
 use crate::channel::StorageChannel;
+use crate::handshake::Handshake;
 use crate::luns::Luns;
+use crate::shared::{Port, Shared};
 
 /// Commands that a channel works on at once. Linux sends some 300 (a ring of 128 KiB holds no more
 /// of its longest packets); what is beyond waits in the ring.
 const QUEUE_DEPTH: usize = 256;
+
+/// Channels of a controller at most: each costs memory and a thread of the host, and a guest of
+/// more processors gains nothing any more.
+const MAX_CHANNELS: u16 = 64;
 
 /// A synthetic SCSI controller and its disks.
 #[derive(Debug)]
@@ -22,12 +28,28 @@ pub struct StorageController {
     instance: Guid,
     luns: Arc<Luns>,
     depth: usize,
+    channels: u16,
+    shared: Arc<Shared>,
 }
 
 impl StorageController {
     /// A controller with the units `luns`. Guests know it again by `instance`.
     pub fn new(instance: Guid, luns: Luns) -> Self {
-        Self { instance, luns: Arc::new(luns), depth: QUEUE_DEPTH }
+        Self {
+            instance,
+            luns: Arc::new(luns),
+            depth: QUEUE_DEPTH,
+            channels: 1,
+            shared: Arc::default(),
+        }
+    }
+
+    /// The same with up to `channels` channels, 1 to 64; each has a queue and a worker of its own,
+    /// and a guest uses no more than it has processors.
+    #[must_use]
+    pub fn with_channels(mut self, channels: u16) -> Self {
+        self.channels = channels.clamp(1, MAX_CHANNELS);
+        self
     }
 
     /// The same, working on at most `depth` commands of a channel at once.
@@ -47,6 +69,14 @@ impl Device for StorageController {
     fn open(&mut self, opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {
         let queue = Queue::new(self.depth, self.luns.disks().to_vec());
         let luns = Arc::clone(&self.luns);
-        Ok(Box::new(StorageChannel::new(luns, queue, self.depth, &opening.memory)))
+        let handshake = match opening.subchannel {
+            0 => Handshake::new(self.channels - 1),
+            _ => Handshake::over(),
+        };
+        let port = Arc::new(Port::new()?);
+        self.shared.join(&port);
+        let shared = (Arc::clone(&self.shared), port);
+        let memory = &opening.memory;
+        Ok(Box::new(StorageChannel::new(luns, queue, self.depth, memory, handshake, shared)))
     }
 }

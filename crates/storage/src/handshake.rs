@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The handshake: BEGIN, versions until one fits, properties, END.
+//! The handshake: BEGIN, versions until one fits, properties, END; then, maybe, subchannels.
 
 use busway_vmbus::Step;
 use busway_wire::storvsc::{
@@ -23,11 +23,20 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Handshake {
     phase: Phase,
+    /// Subchannels that the guest may still ask for, and those that it may have in all.
+    left: u16,
+    most: u16,
 }
 
 impl Handshake {
-    pub(crate) const fn new() -> Self {
-        Self { phase: Phase::Closed }
+    /// That of a primary channel, which may have up to `subchannels` subchannels.
+    pub(crate) const fn new(subchannels: u16) -> Self {
+        Self { phase: Phase::Closed, left: subchannels, most: subchannels }
+    }
+
+    /// That of a subchannel: commands may come at once.
+    pub(crate) const fn over() -> Self {
+        Self { phase: Phase::Ready(Version::V6_2), left: 0, most: 0 }
     }
 
     /// Whether it is over, so that commands may come.
@@ -47,9 +56,11 @@ impl Handshake {
         }
     }
 
-    /// Answers a request that is no command. One out of turn is refused, and changes nothing.
-    pub(crate) fn answer(&mut self, request: &Packet) -> Packet {
-        match (request.operation, self.phase) {
+    /// Answers a request that is no command, and says how many subchannels follow from it. One out
+    /// of turn is refused, and changes nothing.
+    pub(crate) fn answer(&mut self, request: &Packet) -> (Packet, u16) {
+        let mut granted = 0;
+        let answer = match (request.operation, self.phase) {
             (Operation::BEGIN_INITIALIZATION, Phase::Closed) => self.enter(Phase::Begun),
             // A guest asks for one version after another, and may ask again for an older one.
             (Operation::QUERY_PROTOCOL_VERSION, Phase::Begun | Phase::Versioned(_)) => {
@@ -62,21 +73,26 @@ impl Handshake {
                 answer.with_body(&query)
             }
             (Operation::QUERY_PROPERTIES, Phase::Versioned(version)) => {
-                self.enter(Phase::Described(version)).with_body(&PROPERTIES)
+                let most = self.most;
+                self.enter(Phase::Described(version)).with_body(&properties(most))
             }
             (Operation::END_INITIALIZATION, Phase::Described(version)) => {
                 self.enter(Phase::Ready(version))
             }
             (Operation::CREATE_SUB_CHANNELS, Phase::Described(_) | Phase::Ready(_)) => {
                 let wanted: SubChannels = request.body();
-                Packet::answer(match wanted.count {
-                    0 => NtStatus::SUCCESS,
-                    _ => NtStatus::INVALID_PARAMETER,
-                })
+                match self.left.checked_sub(wanted.count) {
+                    Some(left) => {
+                        (self.left, granted) = (left, wanted.count);
+                        Packet::answer(NtStatus::SUCCESS)
+                    }
+                    None => Packet::answer(NtStatus::INVALID_PARAMETER),
+                }
             }
             (operation, _) if is_known(operation) => Packet::answer(NtStatus::INVALID_DEVICE_STATE),
             _ => Packet::answer(NtStatus::INVALID_DEVICE_REQUEST),
-        }
+        };
+        (answer, granted)
     }
 
     fn enter(&mut self, phase: Phase) -> Packet {
@@ -88,16 +104,18 @@ impl Handshake {
     }
 }
 
-const PROPERTIES: Properties = Properties {
-    protocol: 0,
-    path: 0,
-    target: 0,
-    max_channel_count: 0,
-    port: 0,
-    flags: 0,
-    max_transfer_bytes: MAX_TRANSFER_BYTES,
-    reserved: [0; 2],
-};
+const fn properties(subchannels: u16) -> Properties {
+    Properties {
+        protocol: 0,
+        path: 0,
+        target: 0,
+        max_channel_count: subchannels,
+        port: 0,
+        flags: if subchannels == 0 { 0 } else { Properties::MULTI_CHANNEL },
+        max_transfer_bytes: MAX_TRANSFER_BYTES,
+        reserved: [0; 2],
+    }
+}
 
 /// Whether it is an operation that has its time, but not now.
 const fn is_known(operation: Operation) -> bool {
@@ -130,7 +148,7 @@ mod tests {
     }
 
     fn ask(handshake: &mut Handshake, operation: u32, body: u16) -> u32 {
-        let answer = handshake.answer(&request(operation, body));
+        let (answer, _) = handshake.answer(&request(operation, body));
         assert_eq!(answer.operation, Operation::COMPLETE_IO);
         answer.status.0
     }
@@ -138,7 +156,7 @@ mod tests {
     #[test]
     fn every_version_gets_through() {
         for version in [0x0200, 0x0402, 0x0501, 0x0600, 0x0602] {
-            let mut handshake = Handshake::new();
+            let mut handshake = Handshake::new(0);
             assert_eq!(ask(&mut handshake, 7, 0), 0);
             assert_eq!(ask(&mut handshake, 9, version), 0);
             assert_eq!(ask(&mut handshake, 10, 0), 0);
@@ -150,11 +168,11 @@ mod tests {
 
     #[test]
     fn a_version_that_is_not_spoken_is_refused_and_the_next_one_taken() {
-        let mut handshake = Handshake::new();
+        let mut handshake = Handshake::new(0);
         ask(&mut handshake, 7, 0);
         assert_ne!(ask(&mut handshake, 9, 0x0700), 0);
         assert_ne!(ask(&mut handshake, 10, 0), 0, "there is no version yet");
-        let answer = handshake.answer(&request(9, 0x0602));
+        let (answer, _) = handshake.answer(&request(9, 0x0602));
         assert_eq!(answer.status, NtStatus::SUCCESS);
         assert_eq!(answer.as_bytes()[12..14], [0x02, 0x06]);
         assert_eq!(ask(&mut handshake, 9, 0x0501), 0);
@@ -162,19 +180,23 @@ mod tests {
 
     /// Offsets of `struct vmstorage_channel_properties` in the packet.
     #[test]
-    fn properties_tell_the_transfer_length_and_no_subchannels() {
-        let mut handshake = Handshake::new();
-        ask(&mut handshake, 7, 0);
-        ask(&mut handshake, 9, 0x0602);
-        let answer = handshake.answer(&request(10, 0));
-        let bytes = answer.as_bytes();
-        assert_eq!(bytes[12..24], [0; 12]);
-        assert_eq!(bytes[24..28], (1_u32 << 20).to_le_bytes());
+    fn properties_tell_the_transfer_length_and_the_subchannels() {
+        for (subchannels, flags) in [(0, 0), (3, 1)] {
+            let mut handshake = Handshake::new(subchannels);
+            ask(&mut handshake, 7, 0);
+            ask(&mut handshake, 9, 0x0602);
+            let (answer, _) = handshake.answer(&request(10, 0));
+            let bytes = answer.as_bytes();
+            assert_eq!(bytes[12..16], [0; 4]);
+            assert_eq!(bytes[16..18], subchannels.to_le_bytes());
+            assert_eq!(bytes[18..24], [0, 0, flags, 0, 0, 0]);
+            assert_eq!(bytes[24..28], (1_u32 << 20).to_le_bytes());
+        }
     }
 
     #[test]
     fn what_is_out_of_turn_is_refused_and_changes_nothing() {
-        let mut handshake = Handshake::new();
+        let mut handshake = Handshake::new(0);
         for operation in [3, 4, 5, 6, 8, 9, 10, 13] {
             assert_eq!(ask(&mut handshake, operation, 0x0602), 0xc000_0184, "{operation}");
         }
@@ -189,18 +211,33 @@ mod tests {
     }
 
     #[test]
-    fn subchannels_are_refused_and_none_is_fine() {
-        let mut handshake = Handshake::new();
+    fn subchannels_are_granted_up_to_the_most_and_none_is_fine() {
+        let mut handshake = Handshake::new(3);
         for (operation, body) in [(7, 0), (9, 0x0602), (10, 0), (8, 0)] {
             ask(&mut handshake, operation, body);
         }
-        assert_eq!(ask(&mut handshake, 13, 0), 0);
-        assert_eq!(ask(&mut handshake, 13, 3), 0xc000_000d);
+        let mut wants = |count| {
+            let (answer, granted) = handshake.answer(&request(13, count));
+            (answer.status.0, granted)
+        };
+        assert_eq!(wants(0), (0, 0));
+        assert_eq!(wants(4), (0xc000_000d, 0));
+        assert_eq!(wants(2), (0, 2));
+        assert_eq!(wants(2), (0xc000_000d, 0), "one is left");
+        assert_eq!(wants(1), (0, 1));
+    }
+
+    #[test]
+    fn a_subchannel_takes_commands_at_once_and_has_no_subchannels() {
+        let mut handshake = Handshake::over();
+        assert!(handshake.is_ready());
+        assert_eq!(ask(&mut handshake, 7, 0), 0xc000_0184);
+        assert_eq!(ask(&mut handshake, 13, 1), 0xc000_000d);
     }
 
     #[test]
     fn what_no_guest_may_send_is_refused() {
-        let mut handshake = Handshake::new();
+        let mut handshake = Handshake::new(0);
         for operation in [0, 1, 2, 11, 12, 14, u32::MAX] {
             assert_eq!(ask(&mut handshake, operation, 0), 0xc000_0010, "{operation}");
         }

@@ -28,6 +28,7 @@ mod inquiry;
 mod luns;
 mod mode;
 mod reply;
+mod shared;
 pub mod target;
 mod unmap;
 
