@@ -6,7 +6,7 @@
 //! serial port. Lines `key=value` become facts of the [`Report`].
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -117,4 +117,11 @@ pub(crate) fn script_status(report: &Report) -> Option<i32> {
     let ends = |line: &'_ String| line.starts_with("busway-guest: exit ");
     let line = report.lines.iter().rev().find(|line| ends(line))?;
     line.rsplit(' ').next()?.parse().ok()
+}
+
+/// Bytes of shared memory that busway has now: the guest's, above all.
+pub(crate) fn shared_memory(guest: &Running) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", guest.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssShmem:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }

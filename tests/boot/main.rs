@@ -17,6 +17,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod balloon;
 mod bus;
 mod case;
 mod daemons;
@@ -46,7 +47,7 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 11] = [
+const TESTS: [&[Test]; 12] = [
     machine::TESTS,
     detection::TESTS,
     bus::TESTS,
@@ -58,6 +59,7 @@ const TESTS: [&[Test]; 11] = [
     input::TESTS,
     smoke::TESTS,
     harness::TESTS,
+    balloon::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -119,6 +119,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub vsock: Option<PathBuf>,
 
+    /// Memory can be taken from the guest and given back (dynamic memory), as `busway ctl SOCKET
+    /// balloon` says
+    #[arg(long)]
+    pub balloon: bool,
+
     /// A keyboard, which `busway ctl SOCKET type` types on
     #[arg(long)]
     pub keyboard: bool,
@@ -253,6 +258,7 @@ impl RunArgs {
         for net in &self.net {
             spec.nets.push(parse("net", net)?);
         }
+        spec.balloon |= self.balloon;
         spec.keyboard |= self.keyboard;
         spec.mouse |= self.mouse;
         for raw in &self.raw {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use busway_balloon::Balloon;
 use busway_raw::RawDevice;
 use log::{error, info};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -16,6 +17,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use crate::board::{Board, BoardError, BootFiles, Loaded};
 use crate::boot::BootError;
 use crate::console::{Console, ConsoleError};
+use crate::control::Handles;
 use crate::control::server::{ControlError, Server};
 use crate::disks::{DiskError, Disks};
 use crate::event_loop::{self, End, Life, LoopError};
@@ -120,6 +122,7 @@ struct Session {
     timeout: Option<TimerFd>,
     integration: Integration,
     input: Input,
+    balloon: Option<Balloon>,
     raw: Vec<RawDevice>,
     vsock: Option<Vsock>,
     /// Removed when it goes.
@@ -176,7 +179,14 @@ impl Session {
         let timeout = spec.timeout.map(timer).transpose().map_err(failed("timer"))?;
         let integration = Integration::new(&spec.integration).map_err(failed("eventfd"))?;
         let input = Input::new(spec.keyboard, spec.mouse).map_err(failed("eventfd"))?;
-        let start = |path| Server::start(path, &integration, &input, nets.links());
+        let balloon = spec.balloon.then(Balloon::new).transpose().map_err(failed("eventfd"))?;
+        let handles = Handles {
+            integration: integration.clone(),
+            input: input.clone(),
+            links: nets.links().clone(),
+            balloon: balloon.clone().map(|balloon| (balloon, spec.memory.0)),
+        };
+        let start = |path| Server::start(path, &handles);
         let control = spec.control.as_deref().map(start);
         let control = control.transpose()?;
         let console = Console::open(&spec.serial)?;
@@ -186,6 +196,7 @@ impl Session {
             timeout,
             integration,
             input,
+            balloon,
             raw: raw::open(&spec.raw)?,
             vsock: spec.vsock.as_deref().map(Vsock::start).transpose()?,
             _control: control,
@@ -225,6 +236,9 @@ impl Session {
             bus.add(device);
         }
         self.input.attach(&mut bus);
+        if let Some(balloon) = &self.balloon {
+            bus.add(Box::new(balloon.device()));
+        }
         for raw in &self.raw {
             bus.add(Box::new(raw.clone()));
         }

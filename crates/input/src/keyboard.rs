@@ -6,7 +6,7 @@ use std::io;
 
 use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{
-    ChannelHandler, Device, Fault, Io, Offer, Opening, Progress, Sent, Wakeup, When,
+    ChannelHandler, Device, Fault, Io, Offer, Opening, Progress, Sent, Step, Wakeup, When,
 };
 use busway_wire::keyboard::{Event, KeyFlags, MessageType, Request, Response, VERSION};
 use busway_wire::{Guid, class};
@@ -93,6 +93,10 @@ impl ChannelHandler for KeyboardChannel {
                 return Ok(Progress::Idle);
             }
             self.queue.set_ready(answer.status == 1);
+            if answer.status == 1 {
+                io.reached(Step::Version { major: 1, minor: 0 });
+                io.reached(Step::Ready);
+            }
             self.answer = None;
         }
         self.queue.drain(|key| {

@@ -7,7 +7,7 @@ use std::io;
 
 use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{
-    ChannelHandler, Device, Fault, Io, Offer, Opening, Progress, Sent, Wakeup, When,
+    ChannelHandler, Device, Fault, Io, Offer, Opening, Progress, Sent, Step, Wakeup, When,
 };
 use busway_wire::mouse::{DeviceInfo, Header, HidDescriptor, MessageType, Response, VERSION};
 use busway_wire::pipe::PipeHeader;
@@ -120,10 +120,14 @@ impl ChannelHandler for MouseChannel {
                     let kind = MessageType::PROTOCOL_RESPONSE;
                     self.answers.push_back(packet(kind, response.as_bytes()));
                     if approved == 1 {
+                        io.reached(Step::Version { major: 2, minor: 0 });
                         self.answers.push_back(device_info());
                     }
                 }
-                MessageType::INITIAL_DEVICE_INFO_ACK => self.queue.set_ready(true),
+                MessageType::INITIAL_DEVICE_INFO_ACK => {
+                    self.queue.set_ready(true);
+                    io.reached(Step::Ready);
+                }
                 _ => {}
             }
         }

@@ -21,6 +21,7 @@ compile_error!("the layouts are read in place: busway needs a little-endian host
 
 mod open_enum;
 
+pub mod balloon;
 pub mod class;
 pub mod control;
 pub mod guid;

@@ -16,13 +16,12 @@ use busway_wire::ic::kvp::{self, Families, Value};
 use busway_wire::ic::shutdown::Action as ShutdownAction;
 use log::warn;
 
+use super::Handles;
 use super::protocol::{
     Action, Addresses, Card, Event, Heartbeat, Kvp, LinkState, Pair, Pool, Reply, Request, Service,
     Status,
 };
-use crate::input::Input;
-use crate::integration::Integration;
-use crate::links::Links;
+use crate::spec::Size;
 
 /// Tells the client of an event.
 type Tell<'a> = &'a mut dyn FnMut(Event) -> io::Result<()>;
@@ -32,16 +31,14 @@ const PROGRESS_STEP: u64 = 1 << 20;
 
 /// One client's requests. What it holds of the guest is given back with it.
 pub(super) struct Conversation {
-    integration: Integration,
-    input: Input,
-    links: Links,
+    handles: Handles,
     /// A guest that stands still, and until when.
     frozen: Option<(Frozen, Instant)>,
 }
 
 impl Conversation {
-    pub(super) fn new(integration: Integration, input: Input, links: Links) -> Self {
-        Self { integration, input, links, frozen: None }
+    pub(super) fn new(handles: Handles) -> Self {
+        Self { handles, frozen: None }
     }
 
     /// How long the client may be silent.
@@ -63,22 +60,23 @@ impl Conversation {
         match request {
             Request::Status => return Ok(Reply::Status(self.status())),
             Request::Shutdown { action, force } => self.shutdown(action, force)?,
-            Request::SetTime => self.integration.time.sync(),
+            Request::SetTime => self.handles.integration.time.sync(),
             Request::Kvp(request) => return self.kvp(request),
             Request::Freeze { seconds } => self.freeze(seconds)?,
             Request::Thaw => {
                 let (frozen, _) = self.frozen.take().ok_or("nothing is frozen, or not any more")?;
                 frozen.thaw().map_err(text)?;
             }
+            Request::Balloon { memory } => return self.balloon(memory),
             Request::Type { text } => {
-                self.input.type_text(&text).map_err(|error| error.to_string())?;
+                self.handles.input.type_text(&text).map_err(|error| error.to_string())?;
             }
             Request::Point { x, y, buttons, wheel } => {
                 let pointer = Pointer { x, y, buttons, wheel };
-                self.input.point(pointer).map_err(|error| error.to_string())?;
+                self.handles.input.point(pointer).map_err(|error| error.to_string())?;
             }
             Request::Link { nic, state } => {
-                let link = self.links.find(&nic).map_err(|error| error.to_string())?;
+                let link = self.handles.links.find(&nic).map_err(|error| error.to_string())?;
                 match state {
                     LinkState::Up => link.set_up(true),
                     LinkState::Down => link.set_up(false),
@@ -103,11 +101,11 @@ impl Conversation {
             Action::Hibernate => ShutdownAction::HIBERNATE,
         };
         let action = ShutdownAction(action.0 | u32::from(force));
-        self.integration.shutdown.ask(action).map_err(text)
+        self.handles.integration.shutdown.ask(action).map_err(text)
     }
 
     fn kvp(&self, request: Kvp) -> Result<Reply, String> {
-        let guest = &self.integration.kvp;
+        let guest = &self.handles.integration.kvp;
         let pair = |(key, value): (String, Value)| Pair { key, value: value.to_string() };
         match request {
             Kvp::List { pool } => {
@@ -145,13 +143,34 @@ impl Conversation {
         Ok(Reply::Nothing)
     }
 
+    fn balloon(&self, memory: Option<Size>) -> Result<Reply, String> {
+        const PAGE: u64 = 4096;
+        let balloon = self.handles.balloon.as_ref();
+        let (balloon, all) =
+            balloon.ok_or("the machine has no balloon: start it with --balloon")?;
+        if let Some(Size(memory)) = memory {
+            let taken = all.checked_sub(memory);
+            let taken = taken.ok_or_else(|| format!("the machine has {}", Size(*all)))?;
+            balloon.set_target(taken / PAGE);
+        }
+        let state = balloon.state();
+        let bytes = |pages: u64| pages.saturating_mul(PAGE);
+        Ok(Reply::Balloon {
+            ready: state.ready,
+            target: all - bytes(state.target),
+            memory: all.saturating_sub(bytes(state.held)),
+            available: bytes(state.available),
+            committed: bytes(state.committed),
+        })
+    }
+
     fn freeze(&mut self, seconds: u64) -> Result<(), String> {
         if self.frozen.is_some() {
             return Err("the guest's file systems are frozen already".to_owned());
         }
         let until = Instant::now().checked_add(Duration::from_secs(seconds));
         let until = until.ok_or("give fewer seconds")?;
-        let frozen = self.integration.vss.freeze().map_err(text)?;
+        let frozen = self.handles.integration.vss.freeze().map_err(text)?;
         self.frozen = Some((frozen, until));
         Ok(())
     }
@@ -175,12 +194,13 @@ impl Conversation {
                 Err(_) => ControlFlow::Break(()),
             }
         };
-        let copied = self.integration.file_copy.copy(&mut source, len, target, &mut progress);
+        let copied =
+            self.handles.integration.file_copy.copy(&mut source, len, target, &mut progress);
         copied.map_err(|error: CopyError| error.to_string())
     }
 
     fn status(&self) -> Status {
-        let integration = &self.integration;
+        let integration = &self.handles.integration;
         let services = integration.phases().map(|(name, phase)| Service {
             name: name.to_owned(),
             ready: matches!(phase, Phase::Agreed(_)),
@@ -197,7 +217,7 @@ impl Conversation {
             last_ms: u64::try_from(last.as_millis()).unwrap_or(u64::MAX),
         });
         let time_samples = integration.time.samples();
-        let cards = self.links.iter().map(|link| Card {
+        let cards = self.handles.links.iter().map(|link| Card {
             network: link.network.to_string(),
             mac: link.mac.to_string(),
             link_up: link.control.is_up(),

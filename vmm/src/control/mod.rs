@@ -9,3 +9,22 @@ pub mod client;
 mod conversation;
 pub mod protocol;
 pub mod server;
+
+use busway_balloon::Balloon;
+
+use crate::input::Input;
+use crate::integration::Integration;
+use crate::links::Links;
+
+/// What requests are about.
+#[derive(Clone)]
+pub struct Handles {
+    /// Services of the guest's.
+    pub integration: Integration,
+    /// Keyboard and mouse.
+    pub input: Input,
+    /// Cables of its network cards.
+    pub links: Links,
+    /// The balloon, if there is one, and the machine's memory in bytes.
+    pub balloon: Option<(Balloon, u64)>,
+}

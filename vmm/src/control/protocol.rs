@@ -18,6 +18,8 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::spec::Size;
+
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Subcommand)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -51,6 +53,11 @@ pub enum Request {
     /// Let them go on.
     #[command(skip)]
     Thaw,
+    /// Say how much memory the guest has, and how much it should have
+    Balloon {
+        /// Take memory from the guest, or give it back, until it has so much, such as 1G
+        memory: Option<Size>,
+    },
     /// Type a text on the keyboard
     Type {
         /// The text; a line's end is the Enter key
@@ -237,6 +244,19 @@ pub enum Reply {
     },
     /// The addresses asked for.
     Addresses(Addresses),
+    /// The guest's memory, in bytes.
+    Balloon {
+        /// A driver of the guest lends pages.
+        ready: bool,
+        /// What it should have.
+        target: u64,
+        /// What it has.
+        memory: u64,
+        /// What it could spare, as it last said.
+        available: u64,
+        /// What it has promised its programs, as it last said.
+        committed: u64,
+    },
 }
 
 /// A key and its value.
@@ -319,6 +339,19 @@ impl fmt::Display for Reply {
                 pairs.iter().try_for_each(|Pair { key, value }| writeln!(f, "{key:<28} {value}"))
             }
             Self::Addresses(addresses) => addresses.fmt(f),
+            Self::Balloon { ready, target, memory, available, committed } => {
+                let mib = |bytes: u64| bytes >> 20;
+                writeln!(f, "{:<12} {}", "driver", if *ready { "ready" } else { "none" })?;
+                writeln!(
+                    f,
+                    "{:<12} {} MiB of {} MiB wanted",
+                    "memory",
+                    mib(*memory),
+                    mib(*target)
+                )?;
+                writeln!(f, "{:<12} {} MiB", "to spare", mib(*available))?;
+                writeln!(f, "{:<12} {} MiB", "promised", mib(*committed))
+            }
         }
     }
 }

@@ -13,11 +13,9 @@ use std::thread;
 
 use log::warn;
 
+use super::Handles;
 use super::conversation::Conversation;
 use super::protocol::Line;
-use crate::input::Input;
-use crate::integration::Integration;
-use crate::links::Links;
 
 /// Clients at once. Whoever may connect may end the machine; this is against mistakes.
 const MAX_CLIENTS: usize = 64;
@@ -40,17 +38,12 @@ pub struct Server {
 
 impl Server {
     /// Listens at `path` and serves whoever connects.
-    pub fn start(
-        path: &Path,
-        integration: &Integration,
-        input: &Input,
-        links: &Links,
-    ) -> Result<Self, ControlError> {
+    pub fn start(path: &Path, handles: &Handles) -> Result<Self, ControlError> {
         let failed = |source| ControlError { path: path.to_owned(), source };
         let listener = listen(path).map_err(failed)?;
         let server = Self { path: path.to_owned() };
-        let (integration, input, links) = (integration.clone(), input.clone(), links.clone());
-        let serve = move || accept(&listener, &integration, &input, &links);
+        let handles = handles.clone();
+        let serve = move || accept(&listener, &handles);
         thread::Builder::new().name("control".to_owned()).spawn(serve).map_err(failed)?;
         Ok(server)
     }
@@ -71,7 +64,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-fn accept(listener: &UnixListener, integration: &Integration, input: &Input, links: &Links) {
+fn accept(listener: &UnixListener, handles: &Handles) {
     let clients = Arc::new(AtomicUsize::new(0));
     for client in listener.incoming() {
         let Ok(client) = client else {
@@ -81,7 +74,7 @@ fn accept(listener: &UnixListener, integration: &Integration, input: &Input, lin
             clients.fetch_sub(1, Ordering::SeqCst);
             continue;
         }
-        let conversation = Conversation::new(integration.clone(), input.clone(), links.clone());
+        let conversation = Conversation::new(handles.clone());
         let count = Arc::clone(&clients);
         let serve = move || {
             // A client that goes in the middle of a request has no use for its answer.
@@ -135,6 +128,9 @@ fn say(mut client: &UnixStream, line: &Line) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::control::protocol::Reply;
+    use crate::input::Input;
+    use crate::integration::Integration;
+    use crate::links::Links;
     use crate::spec::IntegrationSpec;
 
     fn path(name: &str) -> PathBuf {
@@ -143,8 +139,9 @@ mod tests {
 
     fn server(path: &Path) -> Result<Server, ControlError> {
         let spec: IntegrationSpec = "shutdown,time".parse().unwrap();
-        let input = Input::new(false, false).unwrap();
-        Server::start(path, &Integration::new(&spec).unwrap(), &input, &Links::default())
+        let (integration, input) = (Integration::new(&spec), Input::new(false, false));
+        let (integration, input) = (integration.unwrap(), input.unwrap());
+        Server::start(path, &Handles { integration, input, links: Links::default(), balloon: None })
     }
 
     #[test]

@@ -92,10 +92,33 @@ const KVP: Driver = Driver { daemon: Some("hv_kvp_daemon"), ..UTILS };
 const VSS: Driver = Driver { daemon: Some("hv_vss_daemon"), ..UTILS };
 const FILE_COPY: Driver =
     Driver { daemon: Some("hv_fcopy_daemon (hv_fcopy_uio_daemon since Linux 6.10)"), ..UTILS };
-const BALLOON: Driver = Driver { module: "hv_balloon", option: "CONFIG_HYPERV_BALLOON", ..UNKNOWN };
-const MOUSE: Driver = Driver { module: "hid_hyperv", option: "CONFIG_HID_HYPERV_MOUSE", ..UNKNOWN };
-const KEYBOARD: Driver =
-    Driver { module: "hyperv_keyboard", option: "CONFIG_HYPERV_KEYBOARD", ..UNKNOWN };
+const BALLOON: Driver = Driver {
+    module: "hv_balloon",
+    option: "CONFIG_HYPERV_BALLOON",
+    needs: Stage::Ready,
+    version: "VERSION_REQUEST with 2.0 or 1.0",
+    handshake: "CAPABILITIES_REPORT",
+    works: "lends memory when it is asked to",
+    ..UNKNOWN
+};
+const MOUSE: Driver = Driver {
+    module: "hid_hyperv",
+    option: "CONFIG_HID_HYPERV_MOUSE",
+    needs: Stage::Ready,
+    version: "PROTOCOL_REQUEST with 2.0",
+    handshake: "INITIAL_DEVICE_INFO_ACK",
+    works: "follows the pointer",
+    ..UNKNOWN
+};
+const KEYBOARD: Driver = Driver {
+    module: "hyperv_keyboard",
+    option: "CONFIG_HYPERV_KEYBOARD",
+    needs: Stage::Ready,
+    version: "PROTOCOL_REQUEST with 1.0",
+    handshake: "PROTOCOL_REQUEST with 1.0",
+    works: "takes keys",
+    ..UNKNOWN
+};
 const VIDEO: Driver = Driver {
     module: "hyperv_drm or hyperv_fb",
     option: "CONFIG_DRM_HYPERV, CONFIG_FB_HYPERV",

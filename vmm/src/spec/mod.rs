@@ -66,6 +66,9 @@ pub struct VmSpec {
     /// The control socket.
     #[serde(default)]
     pub control: Option<PathBuf>,
+    /// Pages can be taken from the guest and given back.
+    #[serde(default)]
+    pub balloon: bool,
     /// It has a keyboard.
     #[serde(default)]
     pub keyboard: bool,
@@ -240,6 +243,7 @@ impl VmSpec {
             serial: SerialSpec::default(),
             integration: IntegrationSpec::default(),
             control: None,
+            balloon: false,
             keyboard: false,
             mouse: false,
             raw: Vec::new(),

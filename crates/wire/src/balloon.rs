@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Dynamic memory: pages that the guest lends its host.
+//!
+//! Source: Linux `drivers/hv/hv_balloon.c` (`enum dm_message_type`, `struct dm_balloon` …).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::open_enum::open_enum;
+
+/// Versions of the protocol, newest first: of Windows 10 and of Windows 8.
+pub const VERSIONS: [u32; 2] = [0x0002_0000, 0x0001_0000];
+
+open_enum! {
+    /// What a message is.
+    pub enum MessageType: u16 {
+        /// The guest asks for a version.
+        VERSION_REQUEST = 1,
+        /// Whether the host speaks it.
+        VERSION_RESPONSE = 2,
+        /// What the guest can do.
+        CAPABILITIES_REPORT = 3,
+        /// Whether that will do.
+        CAPABILITIES_RESPONSE = 4,
+        /// How much memory the guest has and needs.
+        STATUS_REPORT = 5,
+        /// The host wants pages.
+        BALLOON_REQUEST = 6,
+        /// Pages.
+        BALLOON_RESPONSE = 7,
+        /// The host gives pages back.
+        UNBALLOON_REQUEST = 8,
+        /// The guest has them.
+        UNBALLOON_RESPONSE = 9,
+    }
+}
+
+/// What each message begins with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Header {
+    /// What it is.
+    pub kind: MessageType,
+    /// Bytes of the message, this counted.
+    pub len: u16,
+    /// The request's name, which its answer repeats.
+    pub transaction_id: u32,
+}
+
+/// [`MessageType::VERSION_RESPONSE`] and [`MessageType::CAPABILITIES_RESPONSE`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Answer {
+    /// What it is.
+    pub header: Header,
+    /// Bit 0: yes.
+    pub accepted: u64,
+}
+
+/// [`MessageType::STATUS_REPORT`]'s body, in pages.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Status {
+    /// Pages that nothing needs.
+    pub available: u64,
+    /// Pages that programs have been promised.
+    pub committed: u64,
+    /// Pages of swap space.
+    pub page_file: u64,
+    /// Pages that are free and zero.
+    pub zeroed: u64,
+}
+
+/// [`MessageType::BALLOON_REQUEST`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct BalloonRequest {
+    /// What it is.
+    pub header: Header,
+    /// Pages wanted.
+    pub pages: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Pages in a row: the first one's number in the lower 40 bits, how many in the upper 24.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PageRange(pub u64);
+
+impl PageRange {
+    /// `count` pages from `first` on; both must fit.
+    pub const fn new(first: u64, count: u64) -> Self {
+        Self(first & ((1 << 40) - 1) | count << 40)
+    }
+
+    /// The first page.
+    pub const fn first(self) -> u64 {
+        self.0 & ((1 << 40) - 1)
+    }
+
+    /// How many pages.
+    pub const fn count(self) -> u64 {
+        self.0 >> 40
+    }
+}
+
+/// The front of [`MessageType::UNBALLOON_REQUEST`]; the ranges follow. Unlike the guest's list of
+/// pages, whose one word holds both, this has a word for each number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct UnballoonRequest {
+    /// What it is.
+    pub header: Header,
+    /// Bit 0: more such messages follow, and the guest answers the last.
+    pub more: u32,
+    /// How many ranges stand here.
+    pub range_count: u32,
+}
+
+const _: () = assert!(size_of::<Header>() == 8);
+const _: () = assert!(size_of::<Answer>() == 16);
+const _: () = assert!(size_of::<BalloonRequest>() == 16);
+const _: () = assert!(size_of::<UnballoonRequest>() == 16);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `union dm_mem_page_range`: `start_page:40, page_cnt:24`.
+    #[test]
+    fn a_range_is_two_numbers_in_one() {
+        let range = PageRange::new(0x12_3456_789a, 0xabc);
+        assert_eq!(range.as_bytes(), [0x9a, 0x78, 0x56, 0x34, 0x12, 0xbc, 0x0a, 0]);
+        assert_eq!((range.first(), range.count()), (0x12_3456_789a, 0xabc));
+    }
+}

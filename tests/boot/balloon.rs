@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Dynamic memory, as hv_balloon and the host's kernel see it.
+
+use busway_harness::Control;
+
+use crate::case::{Case, Outcome, tests};
+use crate::guest::shared_memory;
+
+tests![memory_is_taken_and_given_back];
+
+const MIB: u64 = 1 << 20;
+
+/// F72: a guest that has used its memory gives half of it to the host, where it is free then; what comes back
+/// can be used.
+fn memory_is_taken_and_given_back(case: &Case) -> Outcome {
+    let control = case.control();
+    let guest = case.guest().flag("--control").flag(control.path()).flag("--balloon");
+    let mut guest = guest.flag("--memory").flag("512M").start(
+        "free() { sed -n 's/^MemFree: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo; }
+        fill() {
+            touch /mnt/fill
+            agent write /mnt/fill seed=$1 block=1m count=320
+            agent check /mnt/fill seed=$1 block=1m count=320
+            rm /mnt/fill
+        }
+        mount -t tmpfs -o size=360m fill /mnt
+        fill 1
+        echo used=$(free)
+        while [ $(free) -gt 200000 ]; do usleep 100000; done
+        echo taken=$(free)
+        while [ $(free) -lt 370000 ]; do usleep 100000; done
+        fill 2
+        echo whole=yes
+        sleep 1000",
+    );
+    guest.wait_for("used=");
+    let before = shared_memory(&guest);
+    let has = |control: &Control| control.ask(&["balloon"])["done"]["memory"].as_u64().unwrap();
+    assert_eq!(has(&control), 512 * MIB);
+    control.ask(&["balloon", "256M"]);
+    while has(&control) != 256 * MIB {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    guest.wait_for("taken=");
+    let after = shared_memory(&guest);
+    assert!(after + 150 * MIB < before, "{before} B, then {after}");
+    control.ask(&["balloon", "512M"]);
+    guest.wait_for("whole=");
+    assert_eq!(has(&control), 512 * MIB);
+    assert!(control.refused(&["balloon", "1G"]).contains("512M"));
+    control.ask(&["shutdown"]);
+    assert_eq!(guest.end().status, 0);
+    Ok(())
+}
