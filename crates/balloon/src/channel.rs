@@ -167,7 +167,8 @@ impl ChannelHandler for BalloonChannel {
                 self.asked = Asked::Nothing;
                 self.shared.lock().held = self.lent.pages();
             }
-            kind => log::debug!("balloon: {kind}"),
+            // Of what else a driver says, nothing is needed.
+            _ => {}
         }
         match packet.descriptor.wants_completion() {
             true => io.complete(packet.descriptor.transaction_id, &[]),
