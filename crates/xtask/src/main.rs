@@ -11,6 +11,7 @@ mod demo;
 mod images;
 mod lab;
 mod lab_command;
+mod matrix;
 mod test;
 mod tools;
 mod workspace;
@@ -31,6 +32,7 @@ enum Task {
     Demo(demo::Arguments),
     Test(test::Arguments),
     Lab(lab_command::Arguments),
+    Matrix(matrix::Arguments),
     Images(images::Arguments),
     Bench(bench::Arguments),
 }
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Lab(arguments) => lab_command::run(arguments),
+        Task::Matrix(arguments) => matrix::run(&arguments),
         Task::Images(arguments) => images::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };

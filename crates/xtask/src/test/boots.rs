@@ -34,7 +34,14 @@ const CRASHES: usize = 5;
 ///
 /// The emulated host has been seen to crash, in code that has nothing to do with what it runs. Then it is
 /// started again for the tests that have not passed yet, and the report says so.
-pub(crate) fn run(kernels: &[String], words: &[String], tally: &mut Tally) -> anyhow::Result<bool> {
+///
+/// `watch` sees what they say.
+pub(crate) fn run(
+    kernels: &[String],
+    words: &[String],
+    tally: &mut Tally,
+    watch: &mut (dyn FnMut(&[u8]) + Send),
+) -> anyhow::Result<bool> {
     let scratch = tempfile::tempdir()?;
     let mut job = job(kernels, words, scratch.path())?;
     let host = Host::choose(Machine { memory_mib: 6 << 10, cpus: 2 })?;
@@ -44,7 +51,11 @@ pub(crate) fn run(kernels: &[String], words: &[String], tally: &mut Tally) -> an
     let status = loop {
         fs::write(scratch.path().join(DONE), done.join("\n"))?;
         job.timeout = Some(TIMEOUT.saturating_sub(started.elapsed()));
-        match host.run(&job, &mut |bytes| tally.feed(bytes)) {
+        let mut feed = |bytes: &[u8]| {
+            tally.feed(bytes);
+            watch(bytes);
+        };
+        match host.run(&job, &mut feed) {
             Err(error) if error.is::<HostCrashed>() && crashes < CRASHES => {
                 crashes += 1;
                 done.extend(tally.interrupted());

@@ -10,8 +10,9 @@ use tally::Tally;
 
 use crate::{tools, workspace};
 
-mod boots;
-mod tally;
+pub(crate) mod boots;
+pub(crate) mod lines;
+pub(crate) mod tally;
 
 /// Run everything that CI runs: format, lints, tests in process, boots of real guests.
 ///
@@ -64,7 +65,8 @@ const IN_PROCESS: [(&str, &[&str]); 3] = [
 /// Does what the command line asks.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if arguments.list {
-        boots::run(&arguments.kernel, &["--list".to_owned()], &mut Tally::default())?;
+        let list = ["--list".to_owned()];
+        boots::run(&arguments.kernel, &list, &mut Tally::default(), &mut |_| {})?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut report = Report::default();
@@ -84,7 +86,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let filter: Vec<_> = arguments.boots.iter().flatten().cloned().collect();
     let mut tally = Tally::default();
     // That they could not even start is a failure of theirs, not a reason to say nothing of the rest.
-    let passed = boots::run(&arguments.kernel, &filter, &mut tally).unwrap_or_else(|error| {
+    let passed = boots::run(&arguments.kernel, &filter, &mut tally, &mut |_| {});
+    let passed = passed.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
         false
     });

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::lines::Lines;
+
 /// How many tests went which way.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -20,7 +22,7 @@ pub(crate) struct Tally {
     pub(crate) remarks: Vec<String>,
     /// Passed or skipped, but not in a closing line yet.
     open: Vec<Single>,
-    line: Vec<u8>,
+    lines: Lines,
 }
 
 /// A test that said how it went, on a line of its own.
@@ -33,14 +35,9 @@ struct Single {
 impl Tally {
     /// Takes output in pieces as they come.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            if *byte == b'\n' {
-                let line = std::mem::take(&mut self.line);
-                self.count(&String::from_utf8_lossy(&line));
-            } else {
-                self.line.push(*byte);
-            }
-        }
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.feed(bytes, |line| self.count(line));
+        self.lines = lines;
     }
 
     fn count(&mut self, line: &str) {
@@ -79,7 +76,7 @@ impl Tally {
     /// The run ended before its closing line: counts those that passed or were skipped by their own lines,
     /// and names them. The others, failed ones too, have not said why yet.
     pub(crate) fn interrupted(&mut self) -> Vec<String> {
-        self.line.clear();
+        self.lines = Lines::default();
         let open = std::mem::take(&mut self.open);
         self.skipped += open.iter().map(|test| u64::from(test.skipped)).sum::<u64>();
         self.passed += open.iter().map(|test| u64::from(!test.skipped)).sum::<u64>();
@@ -108,7 +105,7 @@ fn passed(line: &str) -> Option<&str> {
 }
 
 /// Name and reason in `test NAME ... ignored, REASON`, or where libtest-mimic says it, `ignored (REASON)`.
-fn ignored(line: &str) -> Option<(&str, &str)> {
+pub(crate) fn ignored(line: &str) -> Option<(&str, &str)> {
     let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ignored")?;
     let reason = verdict.trim_start_matches([',', ' ', '(']).trim_end_matches(')');
     Some((name.trim_end(), if reason.is_empty() { "it says not why" } else { reason }))
