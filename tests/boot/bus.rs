@@ -63,7 +63,9 @@ fn each_device_and_channel_can_be_read(case: &Case) -> Outcome {
 fn the_bus_takes_less_time_than_the_kernel(case: &Case) -> Outcome {
     let guest = survey::of(case);
     let second = |key| guest.fact(key).parse::<f64>().unwrap();
-    assert!(second("disk.at") - second("vmbus.at") < second("vmbus.at"));
+    // A bus that is built in comes long before the drivers on it.
+    let drivers = second("drivers.at").max(second("vmbus.at"));
+    assert!(second("disk.at") - drivers < drivers);
     Ok(())
 }
 
