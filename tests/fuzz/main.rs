@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! cargo test -p busway-tests --test fuzz                          a second for each target
+//! cargo xtask test --quick --fuzz 60                              a minute for each, beside the other tests
 //! BUSWAY_FUZZ_SECONDS=600 cargo test -p busway-tests --release --test fuzz -- control
 //! BUSWAY_FUZZ_SEED=7 BUSWAY_FUZZ_CASE=1234 cargo test ...         that case and no other
 //! ```

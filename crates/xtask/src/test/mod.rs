@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// A guest of guest-images/manifest.toml that the boots run on; may be repeated.
     #[arg(long, value_name = "NAME", default_value = boots::KERNEL, conflicts_with = "quick")]
     kernel: Vec<String>,
+    /// Seconds of random input for each target of tests/fuzz; 1 with --quick, else 10.
+    #[arg(long, value_name = "SECONDS")]
+    fuzz: Option<u32>,
     /// Only list the boots.
     #[arg(long, conflicts_with = "quick")]
     list: bool,
@@ -39,6 +42,7 @@ pub(crate) struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   cargo xtask test --quick
+  cargo xtask test --quick --fuzz 600
   cargo xtask test --boots storage::
   cargo xtask test --boots --kernel trixie-cloud";
 
@@ -61,9 +65,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
     if arguments.boots.is_none() {
         tools::ensure(tools::TESTS)?;
+        let fuzz = arguments.fuzz.unwrap_or(if arguments.quick { 1 } else { 10 });
         for (name, command) in IN_PROCESS {
             let mut tally = Tally::default();
-            let passed = cargo(command, &mut tally)?;
+            let passed = cargo(command, fuzz, &mut tally)?;
             report.add(name, passed, tally);
         }
     }
@@ -84,9 +89,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(report.close())
 }
 
-/// Runs cargo with its output passed on, and says whether it was content.
-fn cargo(arguments: &[&str], tally: &mut Tally) -> anyhow::Result<bool> {
+/// Runs cargo with its output passed on, and says whether it was content. Fuzz targets get `fuzz` seconds.
+fn cargo(arguments: &[&str], fuzz: u32, tally: &mut Tally) -> anyhow::Result<bool> {
     let mut command: Command = workspace::cargo(arguments);
+    command.env("BUSWAY_FUZZ_SECONDS", fuzz.to_string());
     let mut child = command.stdout(Stdio::piped()).spawn().context("could not run cargo")?;
     if let Some(mut stdout) = child.stdout.take() {
         let mut chunk = vec![0; 64 << 10];
