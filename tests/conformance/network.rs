@@ -309,6 +309,24 @@ fn a_large_frame_is_cut_by_nobody_on_its_way_to_a_guest_that_coalesces() {
     }
 }
 
+/// Parts for the longest frame are kept ready, of which a short one takes the first.
+#[test]
+fn frames_of_all_lengths_come_in_whole() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    coalesce(pair, &mut driver);
+    for turn in 0..120_usize {
+        let payload = [10, 100, 1400, 2500, 20_000, 5][turn % 6] + turn;
+        let sent = tcp_frame(payload, 1000 + turn as u16, true);
+        let status = driver.send_pages(pair, &[&message(&[large_send(1448)], &sent)], None);
+        assert_eq!(status, Status::SUCCESS);
+        let frames = driver.frames(pair);
+        assert_eq!((frames.len(), frames[0].bytes.len()), (1, sent.len()), "{turn}");
+        assert_eq!(frames[0].bytes[34..50], sent[34..50], "{turn}");
+        assert_eq!(frames[0].bytes[54..], sent[54..], "{turn}");
+    }
+}
+
 #[test]
 fn a_large_frame_is_lost_on_a_guest_that_does_not_coalesce() {
     let (mut setup, mut driver) = started(1);

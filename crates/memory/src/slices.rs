@@ -210,17 +210,17 @@ impl GuestSlices {
         Some(GuestPart { vectors, skip, len })
     }
 
-    /// The `len` bytes from the vector with number `vector` on; fewer if there are not so many.
-    pub fn part_from(&self, vector: usize, len: usize) -> GuestPart<'_> {
+    /// The `len` bytes from the vector with number `vector` on, where `offset` bytes are before it;
+    /// fewer if there are not so many.
+    pub fn part_from(&self, vector: usize, offset: usize, len: usize) -> GuestPart<'_> {
         let vectors = self.vectors.get(vector..).unwrap_or_default();
-        let mut left = len;
-        for vector in vectors {
-            if left == 0 {
-                break;
-            }
-            left = left.saturating_sub(vector.iov_len);
-        }
-        GuestPart { vectors, skip: 0, len: len - left }
+        GuestPart { vectors, skip: 0, len: len.min(self.len.saturating_sub(offset)) }
+    }
+
+    /// Drops the first `count` vectors, which have `len` bytes together.
+    pub fn drop_front(&mut self, count: usize, len: usize) {
+        self.vectors.drain(..count.min(self.vectors.len()));
+        self.len = self.len.saturating_sub(len);
     }
 }
 
@@ -384,12 +384,16 @@ mod tests {
         let mut slices = GuestSlices::new(memory());
         slices.push_pages([5, 1, 8], 0, 3 * PAGE_SIZE).unwrap();
         slices.write(&[7; 2 * PAGE_SIZE]);
-        let part = slices.part_from(1, PAGE_SIZE + 1);
+        let part = slices.part_from(1, PAGE_SIZE, PAGE_SIZE + 1);
         let mut out = vec![9; PAGE_SIZE + 2];
         assert_eq!(part.read(&mut out), PAGE_SIZE + 1);
         assert_eq!(out[PAGE_SIZE - 1..], [7, 0, 9]);
-        assert_eq!(slices.part_from(2, 2 * PAGE_SIZE).len(), PAGE_SIZE);
-        assert!(slices.part_from(3, 1).is_empty());
+        assert_eq!(slices.part_from(2, 2 * PAGE_SIZE, 2 * PAGE_SIZE).len(), PAGE_SIZE);
+        assert!(slices.part_from(3, 3 * PAGE_SIZE, 1).is_empty());
+        slices.drop_front(1, PAGE_SIZE);
+        assert_eq!(slices.len(), 2 * PAGE_SIZE);
+        assert_eq!(slices.part_from(0, 0, PAGE_SIZE + 1).read(&mut out), PAGE_SIZE + 1);
+        assert_eq!(out[PAGE_SIZE - 1..], [7, 0, 9]);
     }
 
     #[test]

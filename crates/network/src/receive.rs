@@ -62,8 +62,8 @@ pub(crate) enum Received {
 #[derive(Clone, Copy, Debug)]
 struct Ready {
     part: u32,
-    /// Its first vector.
-    vector: usize,
+    /// How many vectors were made of it and of those before it, ever.
+    vectors: usize,
 }
 
 /// Puts frames into parts of one buffer.
@@ -74,6 +74,8 @@ pub(crate) struct Receiver {
     ready: Vec<Ready>,
     /// The first of `ready` that is not used.
     next: usize,
+    /// How many vectors were made of parts that are not in `ready` any more.
+    dropped: usize,
     /// Parts that the longest frame takes.
     need: usize,
     /// The last frame's.
@@ -91,6 +93,7 @@ impl Receiver {
             slices: GuestSlices::new(memory.clone()),
             ready: Vec::new(),
             next: 0,
+            dropped: 0,
             need: 1,
             pieces: Vec::new(),
         };
@@ -123,8 +126,9 @@ impl Receiver {
         let Some(first) = self.ready.get(self.next).copied() else {
             return Ok(Received::NoParts);
         };
-        let each = self.buffer.part_len as usize - FROM;
-        let into = self.slices.part_from(first.vector, each * self.need);
+        let each = self.each();
+        let vector = self.used() - self.dropped;
+        let into = self.slices.part_from(vector, each * self.next, each * self.need);
         let capacity = into.len();
         let Some(len) = queue.receive(into)? else {
             return Ok(Received::Nothing);
@@ -138,22 +142,33 @@ impl Receiver {
         Ok(self.accept(first.part, len, settings).map_or(Received::Dropped, Received::Frame))
     }
 
+    /// Bytes of a part that the network writes.
+    fn each(&self) -> usize {
+        self.buffer.part_len as usize - FROM
+    }
+
+    /// Vectors of the parts that are used, and of all before.
+    fn used(&self) -> usize {
+        let last = self.next.checked_sub(1).and_then(|last| self.ready.get(last));
+        last.map_or(self.dropped, |last| last.vectors)
+    }
+
     /// Gets more parts ready; false if there are too few.
     fn prepare(&mut self, parts: &mut Parts) -> bool {
-        let left: Vec<u32> = self.ready.drain(..).skip(self.next).map(|ready| ready.part).collect();
-        for part in left {
-            parts.put(part);
-        }
+        let (each, used) = (self.each(), self.used());
+        self.slices.drop_front(used - self.dropped, self.next * each);
+        self.dropped = used;
+        self.ready.drain(..self.next);
         self.next = 0;
-        self.slices.clear();
-        let have = parts.want(&self.buffer, self.need);
-        let len = self.buffer.part_len as usize - FROM;
-        for _ in 0..have.min(self.need + AHEAD) {
+        let missing = self.need.saturating_sub(self.ready.len());
+        let have = parts.want(&self.buffer, missing);
+        let room = (self.need + AHEAD).saturating_sub(self.ready.len());
+        for _ in 0..have.min(room) {
             let Some(part) = parts.take() else { break };
-            let vector = self.slices.vectors().len();
             let start = self.buffer.start_of(part) + FROM;
-            if self.slices.push_buffer(&self.buffer.memory, start, len).is_ok() {
-                self.ready.push(Ready { part, vector });
+            if self.slices.push_buffer(&self.buffer.memory, start, each).is_ok() {
+                let vectors = self.dropped + self.slices.vectors().len();
+                self.ready.push(Ready { part, vectors });
             }
         }
         self.ready.len() >= self.need
@@ -241,7 +256,7 @@ impl Receiver {
         for ready in self.ready.drain(..).skip(self.next) {
             parts.put(ready.part);
         }
-        self.next = 0;
+        (self.next, self.dropped) = (0, 0);
         self.slices.clear();
     }
 }
