@@ -89,9 +89,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "auto|kvm|userspace")]
     pub hyperv: Option<String>,
 
-    /// Disk on the guest's VMBus SCSI controller: a raw image or a block device. May be given up
-    /// to 64 times, and adds to the disks of --spec
-    #[arg(long, value_name = "FILE[,readonly][,serial=S]")]
+    /// Disk on the guest's VMBus SCSI controller: an image (raw, qcow2, vhd; vmdk and vhdx
+    /// are only read) or a block device. Writes go to the qcow2 file of overlay=, which is made if
+    /// it is not there, or nowhere with temporary. May be given up to 255 times, and adds to
+    /// the disks of --spec
+    #[arg(long, value_name = "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary]")]
     pub disk: Vec<String>,
 
     /// Network card: on a TAP of the host's, on passt (started for it; needs no rights), on a

@@ -2,12 +2,12 @@
 
 //! The machine's disks: opened and locked once, whatever happens to the machine.
 
-use busway_block::{Disk, DiskOptions, OpenError};
+use busway_block::{Disk, DiskOptions, Layer, OpenError};
 use busway_storage::{LunError, Luns, StorageController};
 use busway_wire::Guid;
 use log::error;
 
-use crate::spec::DiskSpec;
+use crate::spec::{DiskSpec, FormatSpec};
 
 /// The controller that all disks are on. Guests know a controller again by this.
 const CONTROLLER: Guid = Guid::from_text_order(0x7363_7369_0000_4000_8000_6275_7377_6179);
@@ -38,9 +38,14 @@ impl Disks {
             let options = DiskOptions {
                 read_only: spec.readonly,
                 serial: spec.serial.clone(),
+                format: spec.format.map(|FormatSpec(format)| format),
+                layer: match &spec.overlay {
+                    Some(overlay) => Some(Layer::Overlay(overlay.clone())),
+                    None => spec.temporary.then_some(Layer::Temporary),
+                },
                 ..DiskOptions::default()
             };
-            disks.push((lun, Disk::open_raw(&spec.file, &options)?));
+            disks.push((lun, Disk::open(&spec.file, &options)?));
         }
         let channels = u16::try_from(cpus).unwrap_or(u16::MAX);
         Ok(Self { luns: Luns::new(disks)?, channels })

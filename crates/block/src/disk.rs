@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::DiskOptions;
 use crate::ram::Ram;
+use crate::workers::Workers;
 
 /// A disk: a cheap handle that all channels share.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub(crate) enum Image {
     Raw(File),
     /// Memory of the host.
     Ram(Ram),
+    /// Anything else, by threads of its own.
+    Formatted(Workers),
 }
 
 impl Drop for Image {
@@ -126,6 +129,7 @@ impl Disk {
         match &self.inner.image {
             Image::Raw(file) => file.sync_data(),
             Image::Ram(_) => Ok(()),
+            Image::Formatted(workers) => workers.contents.flush(),
         }
     }
 

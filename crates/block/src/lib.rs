@@ -9,23 +9,31 @@
 //!
 //! A request owns the pieces of guest memory that its data goes through, from
 //! [`Queue::submit`] to the [`Completion`] that gives them back: no kernel ever works on memory
-//! that nobody holds. Payload bytes go between the guest's pages and the kernel; nothing is copied
-//! in between.
+//! that nobody holds. Of raw images, payload bytes go between the guest's pages and the kernel;
+//! nothing is copied in between. Images of other formats have threads and buffers of their own.
 //!
 //! No packet, no SCSI and no thread here. The system calls, and with them all `unsafe` code, are in
 //! one file, `kernel.rs`.
 
+mod contents;
 mod disk;
 mod error;
+mod format;
 mod kernel;
+mod layers;
 mod open;
 mod progress;
 mod queue;
 mod ram;
 mod request;
+mod scratch;
+mod vhd;
+mod vhdx;
+mod workers;
 
 pub use disk::{Disk, Identity};
 pub use error::IoError;
-pub use open::{DiskOptions, OpenError};
+pub use format::{Format, UnknownFormat};
+pub use open::{DiskOptions, Layer, OpenError};
 pub use queue::{Queue, QueueError};
 pub use request::{Completion, Operation, Request};

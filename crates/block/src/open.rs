@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Opening a raw image: every way in which a path can be no disk has an error that says what to do.
+//! Opening an image: every way in which a path can be no disk has an error that says what to do.
 
 use std::fs::{self, File, FileType, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
@@ -11,7 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::disk::{Disk, Identity, Image, Inner};
-use crate::kernel;
+use crate::format::{self, Format, Probed};
+use crate::vhd::Vhd;
+use crate::workers::Workers;
+use crate::{kernel, layers, vhd};
 
 /// Longest serial number.
 const MAX_SERIAL: usize = 64;
@@ -32,13 +35,27 @@ pub struct DiskOptions {
     pub logical_block: u32,
     /// Bytes of a physical block: a power of two from the logical block to 64 KiB.
     pub physical_block: u32,
+    /// The image's format; without one, what its first bytes say.
+    pub format: Option<Format>,
+    /// Where writes go, if not into the image itself.
+    pub layer: Option<Layer>,
+}
+
+/// What lies over an image that is only read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// A qcow2 file; it is made if it is not there.
+    Overlay(PathBuf),
+    /// Nothing that outlives the disk.
+    Temporary,
 }
 
 impl Default for DiskOptions {
     /// Logical blocks of 512 bytes, which every guest boots from, on physical ones of 4096: the
     /// host's page cache reads before it writes what is smaller.
     fn default() -> Self {
-        Self { read_only: false, serial: None, logical_block: 512, physical_block: 4096 }
+        let (read_only, serial, format, layer) = (false, None, None, None);
+        Self { read_only, serial, logical_block: 512, physical_block: 4096, format, layer }
     }
 }
 
@@ -122,6 +139,58 @@ pub enum OpenError {
         /// Bytes of a physical block.
         physical: u32,
     },
+    /// It is an image that only some other program can read.
+    #[error(
+        "'{}' is a {format} image, which busway cannot read: convert it \
+         (qemu-img convert -O raw), or say ',format=raw' if the guest is to see it as it is",
+        path.display()
+    )]
+    Foreign {
+        /// Where.
+        path: PathBuf,
+        /// The other program's name for it.
+        format: &'static str,
+    },
+    /// It cannot be read as what it is, or is said to be.
+    #[error("'{}' is no {format} image that can be used", path.display())]
+    Unreadable {
+        /// Where.
+        path: PathBuf,
+        /// As what.
+        format: Format,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// Its format is not written.
+    #[error(
+        "'{}' is a {format} image, which is read and not written: add ',readonly' or ',temporary', \
+         or convert it (qemu-img convert -O qcow2)",
+        path.display()
+    )]
+    NotWritten {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        format: Format,
+    },
+    /// A qcow2 file cannot lie over it.
+    #[error(
+        "no overlay goes over '{}', a {format} image: use ',temporary', or convert it \
+         (qemu-img convert -O qcow2)",
+        path.display()
+    )]
+    NotBelow {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        format: Format,
+    },
+    /// There is no place for what is thrown away.
+    #[error("no temporary file: set TMPDIR to a directory that can be written")]
+    Temporary {
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The system failed.
     #[error("'{}' cannot be opened", path.display())]
     System {
@@ -133,23 +202,50 @@ pub enum OpenError {
 }
 
 impl Disk {
-    /// Opens the raw image, or block device, at `path`.
+    /// Opens the image, or block device, at `path`.
     ///
     /// The file is locked with `flock` for as long as the disk lives, exclusively if it may be
-    /// written: two machines that write one image destroy it.
-    pub fn open_raw(path: &Path, options: &DiskOptions) -> Result<Self, OpenError> {
-        let system = |source: io::Error| refine(path, options.read_only, source);
+    /// written: two machines that write one image destroy it. Under a [`Layer`] it is only read.
+    pub fn open(path: &Path, options: &DiskOptions) -> Result<Self, OpenError> {
+        let read_only = options.read_only || options.layer.is_some();
+        let (file, len) = open_file(path, read_only)?;
+        let format = recognize(path, &file, len, options.format)?;
+        let place = path.canonicalize().map_err(|source| refine(path, read_only, source))?;
+        let source = place.as_os_str().as_bytes();
         let name = path.display().to_string();
-        // Before it is opened: that could wait for ever, for the other end of a pipe.
-        let kind = fs::metadata(path).map_err(system)?.file_type();
-        check_kind(path, kind)?;
-        let mut file =
-            OpenOptions::new().read(true).write(!options.read_only).open(path).map_err(system)?;
-        lock(path, &file, options.read_only)?;
-        // A block device's length is not in its metadata.
-        let capacity = file.seek(SeekFrom::End(0)).map_err(system)?;
-        let place = path.canonicalize().map_err(system)?;
-        Self::on(file, &name, capacity, place.as_os_str().as_bytes(), options)
+        let unreadable = |source| OpenError::Unreadable { path: path.to_owned(), format, source };
+        if options.layer.is_none() {
+            let capacity = match format {
+                Format::Raw => Some(len),
+                Format::Vhd => match vhd::open(&file, len).map_err(unreadable)? {
+                    Vhd::Fixed(capacity) => Some(capacity),
+                    Vhd::Dynamic(_) => None,
+                },
+                Format::Qcow2 | Format::Vmdk | Format::Vhdx => None,
+            };
+            if let Some(capacity) = capacity {
+                return Self::on(file, &name, (capacity, len), source, options);
+            }
+        }
+        let (contents, logical_block) = layers::open(path, (file, len), format, options)?;
+        let mut options = options.clone();
+        options.logical_block = options.logical_block.max(logical_block);
+        options.physical_block = options.physical_block.max(options.logical_block);
+        let capacity = contents.capacity();
+        check_options(&name, capacity, &options)?;
+        Ok(Self::new(Inner {
+            capacity,
+            discards: !options.read_only,
+            identity: Identity::new(options.serial.as_deref(), source),
+            image: Image::Formatted(Workers::start(contents).map_err(unreadable)?),
+            options,
+            name,
+        }))
+    }
+
+    /// Opens the raw image, or block device, at `path`, whatever it seems to be.
+    pub fn open_raw(path: &Path, options: &DiskOptions) -> Result<Self, OpenError> {
+        Self::open(path, &DiskOptions { format: Some(Format::Raw), ..options.clone() })
     }
 
     /// A disk of `capacity` bytes on a file that somebody else has opened, and locked if need be.
@@ -160,13 +256,13 @@ impl Disk {
         capacity: u64,
         options: &DiskOptions,
     ) -> Result<Self, OpenError> {
-        Self::on(file, name, capacity, name.as_bytes(), options)
+        Self::on(file, name, (capacity, capacity), name.as_bytes(), options)
     }
 
     fn on(
         file: File,
         name: &str,
-        capacity: u64,
+        (capacity, len): (u64, u64),
         source: &[u8],
         options: &DiskOptions,
     ) -> Result<Self, OpenError> {
@@ -174,7 +270,7 @@ impl Disk {
         Ok(Self::new(Inner {
             name: name.to_owned(),
             capacity,
-            discards: !options.read_only && discards(&file, capacity),
+            discards: !options.read_only && discards(&file, len),
             identity: Identity::new(options.serial.as_deref(), source),
             image: Image::Raw(file),
             options: options.clone(),
@@ -182,7 +278,39 @@ impl Disk {
     }
 }
 
-fn refine(path: &Path, read_only: bool, source: io::Error) -> OpenError {
+/// Opens and locks a file; with its length.
+pub(crate) fn open_file(path: &Path, read_only: bool) -> Result<(File, u64), OpenError> {
+    let system = |source: io::Error| refine(path, read_only, source);
+    // Before it is opened: that could wait for ever, for the other end of a pipe.
+    let kind = fs::metadata(path).map_err(system)?.file_type();
+    check_kind(path, kind)?;
+    let mut file = OpenOptions::new().read(true).write(!read_only).open(path).map_err(system)?;
+    lock(path, &file, read_only)?;
+    // A block device's length is not in its metadata.
+    let len = file.seek(SeekFrom::End(0)).map_err(system)?;
+    Ok((file, len))
+}
+
+/// What an image is: what the user says, or else what it seems to be. What seems to be another
+/// program's image is not taken for a raw one unless the user says so.
+fn recognize(
+    path: &Path,
+    file: &File,
+    len: u64,
+    format: Option<Format>,
+) -> Result<Format, OpenError> {
+    if let Some(format) = format {
+        return Ok(format);
+    }
+    let path = path.to_owned();
+    match format::probe(file, len) {
+        Ok(Probed::Known(format)) => Ok(format),
+        Ok(Probed::Foreign(format)) => Err(OpenError::Foreign { path, format }),
+        Err(source) => Err(OpenError::System { path, source }),
+    }
+}
+
+pub(crate) fn refine(path: &Path, read_only: bool, source: io::Error) -> OpenError {
     let path = path.to_owned();
     match source.kind() {
         io::ErrorKind::NotFound => OpenError::Missing { path },
@@ -204,7 +332,7 @@ fn check_kind(path: &Path, kind: FileType) -> Result<(), OpenError> {
     Err(OpenError::NotADisk { path: path.to_owned(), kind })
 }
 
-fn lock(path: &Path, file: &File, read_only: bool) -> Result<(), OpenError> {
+pub(crate) fn lock(path: &Path, file: &File, read_only: bool) -> Result<(), OpenError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         let locked = if read_only { file.try_lock_shared() } else { file.try_lock() };
@@ -252,11 +380,11 @@ pub(crate) fn check_options(
 }
 
 /// Whether blocks of the image can be given up so that they read as zeroes.
-fn discards(file: &File, capacity: u64) -> bool {
+fn discards(file: &File, len: u64) -> bool {
     match file.metadata() {
         Ok(metadata) if metadata.file_type().is_block_device() => device_discards(metadata.rdev()),
         // Behind the end there is nothing to lose.
-        _ => kernel::punch_hole(file, capacity, 4096).is_ok(),
+        _ => kernel::punch_hole(file, len, 4096).is_ok(),
     }
 }
 

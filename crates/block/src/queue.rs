@@ -6,12 +6,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
 use busway_memory::GuestSlices;
 
 use crate::disk::Image;
 use crate::kernel::{self, Buffers, Uring};
 use crate::progress::{FILL_LEN, Progress};
+use crate::workers::{Job, Mailbox};
 use crate::{Completion, Disk, IoError, Operation, Request};
 
 /// The kernel does not work with the queue any more: the host's failure.
@@ -30,6 +32,8 @@ pub struct QueueError(#[from] io::Error);
 /// ended, in any order, and pushes too when it finds nothing: a request that was done in part goes
 /// on. Some requests, all on RAM disks among them, end before the push is over.
 ///
+/// Images that are not raw have threads of their own, which do their requests one by one.
+///
 /// Where the kernel forbids io_uring, requests are done in `submit`, one after another.
 ///
 /// At most `depth` requests are in flight, in slots made beforehand: nothing is allocated on the
@@ -42,6 +46,10 @@ pub struct Queue {
     slots: Vec<Slot>,
     free: Vec<usize>,
     finished: VecDeque<Finished>,
+    /// Where images' threads leave what has ended; without it, it is done in `submit`.
+    mailbox: Option<Arc<Mailbox>>,
+    /// Requests that they have.
+    posted: usize,
 }
 
 /// A request under way.
@@ -81,10 +89,20 @@ impl Queue {
                 }
             }
         };
-        Self::with_engine(depth, disks, engine)
+        let has_threads = disks.iter().any(|disk| matches!(disk.image(), Image::Formatted(_)));
+        let mailbox = has_threads.then(Mailbox::new).and_then(|mailbox| match mailbox {
+            Ok(mailbox) => Some(Arc::new(mailbox)),
+            Err(error) => {
+                log::warn!("no eventfd ({error}): images are read and written synchronously");
+                None
+            }
+        });
+        let mut queue = Self::with_engine(depth, disks, engine);
+        queue.mailbox = mailbox;
+        queue
     }
 
-    /// The same without io_uring.
+    /// The same without io_uring and threads.
     pub fn synchronous(depth: usize, disks: Vec<Disk>) -> Self {
         Self::with_engine(depth, disks, None)
     }
@@ -98,13 +116,16 @@ impl Queue {
             slots: (0..depth).map(|_| slot()).collect(),
             free: (0..depth).rev().collect(),
             finished: VecDeque::with_capacity(depth),
+            mailbox: None,
+            posted: 0,
         }
     }
 
-    /// Readable while [`reap`](Self::reap) has something; `None` if requests never end later than
-    /// in [`submit`](Self::submit).
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.engine.as_ref().map(Uring::fd)
+    /// Readable, one or the other, while [`reap`](Self::reap) has something; none if requests never
+    /// end later than in [`submit`](Self::submit).
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let engine = self.engine.as_ref().map(Uring::fd);
+        engine.into_iter().chain(self.mailbox.as_ref().map(|mailbox| mailbox.fd()))
     }
 
     /// Whether one more request can be submitted.
@@ -128,6 +149,7 @@ impl Queue {
         match self.begin(disk, &request) {
             Err(error) => self.finish(slot, request.token, Err(error), request.data),
             Ok(Start::Done) => self.finish(slot, request.token, Ok(()), request.data),
+            Ok(Start::Posted) => self.post(slot, disk, request),
             Ok(Start::Going(progress, fill)) => {
                 self.slots[slot] = Slot { token: request.token, disk, progress };
                 self.advance(slot, Buffers { data: request.data, fill });
@@ -143,6 +165,10 @@ impl Queue {
         check(disk, operation, offset, data)?;
         match disk.image() {
             Image::Ram(ram) => ram.perform(operation, offset, data).map(|()| Start::Done),
+            Image::Formatted(workers) if self.mailbox.is_none() => {
+                workers.contents.perform(operation, offset, data).map(|()| Start::Done)
+            }
+            Image::Formatted(_) => Ok(Start::Posted),
             Image::Raw(_) => {
                 let fill = match operation {
                     Operation::WriteSame { .. } => pattern(data),
@@ -151,6 +177,35 @@ impl Queue {
                 let progress = Progress::new(operation, offset, data.len(), fill.is_some());
                 Ok(Start::Going(progress, fill))
             }
+        }
+    }
+
+    /// Gives a request to its image's threads.
+    fn post(&mut self, slot: usize, disk: usize, request: Request) {
+        let Request { token, operation, offset, data } = request;
+        self.slots[slot].token = token;
+        let (Some(mailbox), Some(Image::Formatted(workers))) =
+            (&self.mailbox, self.disks.get(disk).map(Disk::image))
+        else {
+            return self.finish(slot, token, Err(IoError::NoDisk { disk }), data);
+        };
+        let mailbox = Arc::clone(mailbox);
+        match workers.give(Job { slot, operation, offset, data, mailbox }) {
+            Ok(()) => self.posted += 1,
+            Err(job) => self.finish(slot, token, Err(IoError::NoDisk { disk }), job.data),
+        }
+    }
+
+    /// Takes what images' threads have done.
+    fn collect(&mut self, waits: bool) {
+        let Some(mailbox) = &self.mailbox else {
+            return;
+        };
+        let ended = if waits { mailbox.wait() } else { mailbox.take() };
+        self.posted -= ended.len();
+        for (slot, result, data) in ended {
+            let token = self.slots[slot].token;
+            self.finish(slot, token, result, data);
         }
     }
 
@@ -198,6 +253,12 @@ impl Queue {
                 self.free.push(slot);
                 return Ok(Some(completion));
             }
+            if self.posted != 0 {
+                self.collect(false);
+                if !self.finished.is_empty() {
+                    continue;
+                }
+            }
             let Some(uring) = &mut self.engine else {
                 return Ok(None);
             };
@@ -231,9 +292,19 @@ impl Queue {
     }
 }
 
+impl Drop for Queue {
+    /// Waits until images' threads have let go of all memory.
+    fn drop(&mut self) {
+        while self.posted != 0 {
+            self.collect(true);
+        }
+    }
+}
+
 /// What became of a request that makes sense.
 enum Start {
     Done,
+    Posted,
     Going(Progress, Option<Box<[u8]>>),
 }
 
@@ -278,7 +349,7 @@ fn pattern(data: &GuestSlices) -> Option<Box<[u8]>> {
 fn raw_fd(disk: &Disk) -> i32 {
     match disk.image() {
         Image::Raw(file) => file.as_raw_fd(),
-        Image::Ram(_) => -1,
+        Image::Ram(_) | Image::Formatted(_) => -1,
     }
 }
 

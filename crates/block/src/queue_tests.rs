@@ -56,7 +56,7 @@ fn wait(queue: &mut Queue) -> Completion {
         if let Some(completion) = queue.reap().unwrap() {
             return completion;
         }
-        let fd = queue.fd().expect("without a descriptor everything ends at once");
+        let fd = queue.fds().next().expect("without a descriptor everything ends at once");
         assert!(is_readable(&fd, PATIENCE), "nothing ends: {queue:?}");
     }
 }
@@ -94,7 +94,7 @@ fn on_every_disk(test: impl Fn(&mut Queue, &dyn Fn(u64, usize) -> Vec<u8>)) {
     }
     let disk = Disk::ram(CAPACITY, &DiskOptions::default()).unwrap();
     let mut queue = Queue::new(4, vec![disk.clone()]);
-    assert!(queue.fd().is_none());
+    assert!(queue.fds().next().is_none());
     let memory = memory();
     test(&mut queue, &|offset, len| {
         let mut queue = Queue::new(1, vec![disk.clone()]);
@@ -108,7 +108,7 @@ fn on_every_disk(test: impl Fn(&mut Queue, &dyn Fn(u64, usize) -> Vec<u8>)) {
 #[test]
 fn this_kernel_lets_the_tests_use_io_uring() {
     let file = tempfile::tempfile().unwrap();
-    assert!(Queue::new(1, vec![disk_on(file)]).fd().is_some());
+    assert!(Queue::new(1, vec![disk_on(file)]).fds().next().is_some());
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn the_descriptor_is_readable_while_something_has_ended() {
     let file = tempfile::tempfile().unwrap();
     file.set_len(CAPACITY).unwrap();
     let mut queue = Queue::new(1, vec![disk_on(file)]);
-    let readable = |queue: &Queue, patience| is_readable(&queue.fd().unwrap(), patience);
+    let readable = |queue: &Queue, patience| is_readable(&queue.fds().next().unwrap(), patience);
     assert!(!readable(&queue, Duration::ZERO));
     let data = slices(&memory, &[(0, 512)]);
     let request = Request { token: 1, operation: Operation::Flush, offset: 0, data };

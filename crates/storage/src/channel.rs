@@ -442,8 +442,7 @@ impl ChannelHandler for StorageChannel {
     fn wakeups(&self) -> Vec<Wakeup<'_>> {
         let wakeup = |token, fd| Wakeup { token, fd, when: When::Readable };
         let bell = wakeup(BELL, self.port.bell.fd());
-        let queue = self.queue.fd().map(|fd| wakeup(QUEUE, fd));
-        queue.into_iter().chain([bell]).collect()
+        self.queue.fds().map(|fd| wakeup(QUEUE, fd)).chain([bell]).collect()
     }
 
     fn close(&mut self) -> Closing {

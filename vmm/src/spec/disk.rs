@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use busway_block::{Format, UnknownFormat};
 use serde::{Deserialize, Serialize};
 
 use super::ValueError;
@@ -16,7 +17,7 @@ use super::ValueError;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskSpec {
-    /// A raw image, or a block device.
+    /// An image, or a block device.
     pub file: PathBuf,
     /// The guest cannot write to it.
     #[serde(default)]
@@ -24,6 +25,34 @@ pub struct DiskSpec {
     /// The serial number that the guest sees.
     #[serde(default)]
     pub serial: Option<String>,
+    /// The image's format; without it, what its first bytes say.
+    #[serde(default)]
+    pub format: Option<FormatSpec>,
+    /// A qcow2 file that writes go to; it is made if it is not there.
+    #[serde(default)]
+    pub overlay: Option<PathBuf>,
+    /// What is written is gone when the machine ends.
+    #[serde(default)]
+    pub temporary: bool,
+}
+
+/// The format of an image, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FormatSpec(pub Format);
+
+impl TryFrom<String> for FormatSpec {
+    type Error = UnknownFormat;
+
+    fn try_from(text: String) -> Result<Self, UnknownFormat> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<FormatSpec> for String {
+    fn from(FormatSpec(format): FormatSpec) -> Self {
+        format.to_string()
+    }
 }
 
 /// Two disks of a description contradict each other.
@@ -35,24 +64,50 @@ pub enum DiskSpecError {
         /// The file.
         path: PathBuf,
     },
+    /// There is more than one place for what is written, or none.
+    #[error(
+        "--disk {path}: give one of readonly, overlay=FILE and temporary",
+        path = path.display()
+    )]
+    Layers {
+        /// The file.
+        path: PathBuf,
+    },
 }
+
+/// What a disk's words may be.
+const WORDS: &str = "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary]";
 
 impl FromStr for DiskSpec {
     type Err = ValueError;
 
-    /// `FILE[,readonly][,serial=S]`. A file with a comma in its name needs a `--spec` file.
+    /// `FILE` and words as the error says. A file with a comma in its name needs a `--spec` file.
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let mut parts = text.split(',');
         let file = parts.next().filter(|file| !file.is_empty());
-        let file = file.ok_or_else(|| ValueError("give FILE[,readonly][,serial=S]".to_owned()))?;
-        let mut disk = Self { file: file.into(), readonly: false, serial: None };
+        let file = file.ok_or_else(|| ValueError(format!("give {WORDS}")))?;
+        let mut disk = Self {
+            file: file.into(),
+            readonly: false,
+            serial: None,
+            format: None,
+            overlay: None,
+            temporary: false,
+        };
         for part in parts {
             match part.split_once('=') {
                 None if part == "readonly" => disk.readonly = true,
                 Some(("serial", serial)) => disk.serial = Some(serial.to_owned()),
+                None if part == "temporary" => disk.temporary = true,
+                Some(("overlay", file)) if !file.is_empty() => disk.overlay = Some(file.into()),
+                Some(("format", format)) => {
+                    let format = format.parse::<Format>();
+                    disk.format =
+                        Some(FormatSpec(format.map_err(|it| ValueError(it.to_string()))?));
+                }
                 _ => {
                     return Err(ValueError(format!(
-                        "{part:?} is no option of a disk: give FILE[,readonly][,serial=S]"
+                        "{part:?} is no option of a disk: give {WORDS}"
                     )));
                 }
             }
@@ -66,6 +121,10 @@ impl FromStr for DiskSpec {
 pub(super) fn check(disks: &[DiskSpec]) -> Result<(), DiskSpecError> {
     let mut seen: HashMap<(u64, u64), bool> = HashMap::new();
     for disk in disks {
+        let places = [disk.readonly, disk.overlay.is_some(), disk.temporary];
+        if places.iter().filter(|is_it| **is_it).count() > 1 {
+            return Err(DiskSpecError::Layers { path: disk.file.clone() });
+        }
         let Ok(metadata) = fs::metadata(&disk.file) else {
             continue;
         };
@@ -73,11 +132,12 @@ pub(super) fn check(disks: &[DiskSpec]) -> Result<(), DiskSpecError> {
             true => (0, metadata.rdev()),
             false => (metadata.dev(), metadata.ino()),
         };
-        let both_readonly = seen.get(&identity).is_none_or(|readonly| *readonly && disk.readonly);
+        let only_read = places.contains(&true);
+        let both_readonly = seen.get(&identity).is_none_or(|readonly| *readonly && only_read);
         if !both_readonly {
             return Err(DiskSpecError::Twice { path: disk.file.clone() });
         }
-        seen.insert(identity, disk.readonly);
+        seen.insert(identity, only_read);
     }
     Ok(())
 }
@@ -89,12 +149,41 @@ mod tests {
     #[test]
     fn options_follow_the_file() {
         let disk: DiskSpec = "a=b.img,readonly,serial=WD-1".parse().unwrap();
-        let expected =
-            DiskSpec { file: "a=b.img".into(), readonly: true, serial: Some("WD-1".to_owned()) };
-        assert_eq!(disk, expected);
+        assert_eq!((disk.file.to_str(), disk.serial.as_deref()), (Some("a=b.img"), Some("WD-1")));
+        assert!(disk.readonly && !disk.temporary && disk.overlay.is_none());
+        let disk: DiskSpec = "a.img,format=vhdx,overlay=b".parse().unwrap();
+        assert_eq!((disk.format, disk.overlay), (Some(FormatSpec(Format::Vhdx)), Some("b".into())));
+        assert!("a.img,temporary".parse::<DiskSpec>().unwrap().temporary);
         assert!(!"a.img".parse::<DiskSpec>().unwrap().readonly);
-        for wrong in ["", ",readonly", "a.img,ro", "a.img,readonly=1", "a.img,"] {
+        for wrong in [
+            "",
+            ",readonly",
+            "a.img,ro",
+            "a.img,readonly=1",
+            "a.img,",
+            "a,format=iso",
+            "a,overlay=",
+        ] {
             assert!(wrong.parse::<DiskSpec>().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn writes_go_to_one_place() {
+        let disk = |text: &str| text.parse::<DiskSpec>().unwrap();
+        assert!(check(&[disk("a,temporary"), disk("a,overlay=b"), disk("a,readonly")]).is_ok());
+        for both in ["a,temporary,overlay=b", "a,readonly,temporary", "a,readonly,overlay=b"] {
+            let path = PathBuf::from("a");
+            assert_eq!(check(&[disk(both)]), Err(DiskSpecError::Layers { path }), "{both}");
+        }
+    }
+
+    #[test]
+    fn a_format_is_its_name_in_a_file_too() {
+        let text = r#"{"file":"a","format":"qcow2"}"#;
+        let disk: DiskSpec = serde_json::from_str(text).unwrap();
+        assert_eq!(disk.format, Some(FormatSpec(Format::Qcow2)));
+        assert!(serde_json::to_string(&disk).unwrap().contains(r#""format":"qcow2""#));
+        assert!(serde_json::from_str::<DiskSpec>(r#"{"file":"a","format":"iso"}"#).is_err());
     }
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use disk::{DiskSpec, DiskSpecError};
+pub use disk::{DiskSpec, DiskSpecError, FormatSpec};
 pub use integration::{IntegrationSpec, Service};
 pub use net::{MacSpec, NetSpec, NetSpecError, NetworkSpec};
 pub use raw::{ClassGuid, RawSpec};
@@ -135,7 +135,7 @@ pub const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
 /// The most vCPUs.
 pub const MAX_CPUS: u32 = 64;
 /// The most disks, all on one controller.
-pub const MAX_DISKS: usize = 64;
+pub const MAX_DISKS: usize = 255;
 /// The most network cards.
 pub const MAX_NETS: usize = 16;
 /// The least RAM, in bytes, that a kernel of today can unpack itself in.

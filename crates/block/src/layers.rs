@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Images that are more than a file of the disk's bytes: opening them, with all files below them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::RwLock;
+
+use imago::format::builder::{FormatCreateBuilder, FormatDriverBuilder};
+use imago::format::gate::ImplicitOpenGate;
+use imago::qcow2::Qcow2;
+use imago::raw::Raw;
+use imago::storage::StorageOpenOptions;
+use imago::vmdk::Vmdk;
+
+use crate::contents::{Contents, Library};
+use crate::open::{DiskOptions, Layer, OpenError, lock, open_file, refine};
+use crate::scratch::Scratch;
+use crate::vhd::Vhd;
+use crate::{Format, vhd, vhdx};
+
+type LibraryFile = imago::file::File;
+
+/// Opens what an image's own header names: files that lie below it, locked as it is.
+struct Below;
+
+impl ImplicitOpenGate<LibraryFile> for Below {
+    fn open_format<F: FormatDriverBuilder<LibraryFile>>(
+        &mut self,
+        builder: F,
+    ) -> io::Result<Library> {
+        Ok(Library::new(builder.write(false).open(Self)?))
+    }
+
+    fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<LibraryFile> {
+        let path = options.get_filename().ok_or(io::ErrorKind::NotFound)?.to_owned();
+        let (file, _) = open_file(&path, !options.get_writable()).map_err(io::Error::other)?;
+        library_file(file, &path, options.get_writable())
+    }
+}
+
+fn library_file(file: File, path: &Path, writes: bool) -> io::Result<LibraryFile> {
+    LibraryFile::from_open_file(file, StorageOpenOptions::new().filename(path).write(writes))
+}
+
+/// Opens the image of `format` in a file and its length, and what lies over it; with the least bytes
+/// of a logical block.
+pub(crate) fn open(
+    path: &Path,
+    (file, len): (File, u64),
+    format: Format,
+    options: &DiskOptions,
+) -> Result<(Contents, u32), OpenError> {
+    let unreadable = |source| OpenError::Unreadable { path: path.to_owned(), format, source };
+    let not_written = || OpenError::NotWritten { path: path.to_owned(), format };
+    let writes = !options.read_only && options.layer.is_none();
+    if let Some(Layer::Overlay(overlay)) = &options.layer {
+        let below = match format {
+            Format::Raw | Format::Qcow2 | Format::Vmdk => library(path, file, format, false),
+            Format::Vhd | Format::Vhdx => {
+                return Err(OpenError::NotBelow { path: path.to_owned(), format });
+            }
+        };
+        let below = below.map_err(unreadable)?;
+        return Ok((over(overlay, path, format, below)?, 0));
+    }
+    let (contents, logical_block) = match format {
+        Format::Raw => (Contents::Plain(file, len), 0),
+        Format::Vhd => match vhd::open(&file, len).map_err(unreadable)? {
+            Vhd::Fixed(capacity) => (Contents::Plain(file, capacity), 0),
+            Vhd::Dynamic(_) if writes => return Err(not_written()),
+            Vhd::Dynamic(vhd) => (Contents::Vhd(file, vhd), 0),
+        },
+        Format::Vhdx if writes => return Err(not_written()),
+        Format::Vhdx => {
+            let vhdx = vhdx::open(&file).map_err(unreadable)?;
+            let logical_block = vhdx.logical_block;
+            (Contents::Vhdx(file, vhdx), logical_block)
+        }
+        Format::Vmdk if writes => return Err(not_written()),
+        Format::Qcow2 | Format::Vmdk => {
+            let library = library(path, file, format, writes).map_err(unreadable)?;
+            (Contents::Library(Box::new(RwLock::new(library))), 0)
+        }
+    };
+    if options.layer == Some(Layer::Temporary) {
+        let scratch = Scratch::new(contents.capacity());
+        let scratch = scratch.map_err(|source| OpenError::Temporary { source })?;
+        return Ok((Contents::Temporary(scratch, Box::new(contents)), logical_block));
+    }
+    Ok((contents, logical_block))
+}
+
+fn library(path: &Path, file: File, format: Format, writes: bool) -> io::Result<Library> {
+    let file = library_file(file, path, writes)?;
+    Ok(match format {
+        Format::Qcow2 => {
+            Library::new(Qcow2::<LibraryFile>::builder(file).write(writes).open(Below)?)
+        }
+        Format::Vmdk => Library::new(Vmdk::<LibraryFile>::builder(file).open(Below)?),
+        Format::Raw | Format::Vhd | Format::Vhdx => {
+            Library::new(Raw::<LibraryFile>::builder(file).write(writes).open(Below)?)
+        }
+    })
+}
+
+/// The qcow2 file `overlay` over an image, as it is there or else made anew.
+fn over(
+    overlay: &Path,
+    path: &Path,
+    format: Format,
+    below: Library,
+) -> Result<Contents, OpenError> {
+    let failed =
+        |source| OpenError::Unreadable { path: overlay.to_owned(), format: Format::Qcow2, source };
+    let opened = match overlay.try_exists().map_err(failed)? {
+        true => {
+            let (file, _) = open_file(overlay, false)?;
+            let file = library_file(file, overlay, true).map_err(failed)?;
+            let image = Qcow2::<LibraryFile>::builder(file).backing(Some(below)).write(true);
+            image.open(Below)
+        }
+        false => {
+            let new = OpenOptions::new().read(true).write(true).create_new(true).open(overlay);
+            let file = new.map_err(|source| refine(overlay, false, source))?;
+            lock(overlay, &file, false)?;
+            make(overlay, path, format, below, file).inspect_err(|_| {
+                // A file that is no image would be in the way of the next attempt.
+                let _ = fs::remove_file(overlay);
+            })
+        }
+    };
+    let library = Library::new(opened.map_err(failed)?);
+    Ok(Contents::Library(Box::new(RwLock::new(library))))
+}
+
+fn make(
+    overlay: &Path,
+    path: &Path,
+    format: Format,
+    below: Library,
+    file: File,
+) -> io::Result<Qcow2<LibraryFile>> {
+    let name = path.canonicalize()?.into_os_string().into_string();
+    let name = name.map_err(|_| io::Error::other("the image's path is no UTF-8"))?;
+    Qcow2::<LibraryFile>::create_builder(library_file(file, overlay, true)?)
+        .size(below.size())
+        .backing(name, format.to_string())
+        .create_open(Below, |file| Ok(Qcow2::builder(file).backing(Some(below)).write(true)))
+}
+
+#[cfg(test)]
+#[path = "layers_tests.rs"]
+mod tests;
