@@ -75,6 +75,11 @@ open_enum! {
 pub struct Control(pub u64);
 
 impl Control {
+    /// The control word of a simple call whose input is in registers.
+    pub const fn fast(code: CallCode) -> Self {
+        Self(1 << 16 | code.0 as u64)
+    }
+
     /// Which call.
     pub const fn code(self) -> CallCode {
         #[expect(clippy::cast_possible_truncation, reason = "bits 15:0 are wanted")]
@@ -288,6 +293,7 @@ mod tests {
     #[test]
     fn control_word_of_a_fast_signal() {
         let control = Control(0x1_005d);
+        assert_eq!(control, Control::fast(CallCode::SIGNAL_EVENT));
         assert_eq!(control.code(), CallCode::SIGNAL_EVENT);
         assert!(control.is_fast());
         assert_eq!((control.rep_count(), control.variable_header_units()), (0, 0));

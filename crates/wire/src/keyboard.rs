@@ -4,6 +4,8 @@
 //!
 //! Source: Linux `drivers/input/serio/hyperv-keyboard.c`.
 
+use std::fmt;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::open_enum::open_enum;
@@ -76,6 +78,42 @@ pub struct Event {
     pub flags: u32,
 }
 
+/// Prints a message of either side.
+#[derive(Clone, Copy)]
+pub struct Text<'a>(pub &'a [u8]);
+
+impl Text<'_> {
+    /// What it is.
+    pub fn kind(&self) -> Option<MessageType> {
+        MessageType::read_from_prefix(self.0).ok().map(|(kind, _)| kind)
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Some(kind), Ok((Request { value, .. }, _))) =
+            (self.kind(), Request::read_from_prefix(self.0))
+        else {
+            return write!(f, "{} B, too few for a message", self.0.len());
+        };
+        match kind {
+            MessageType::PROTOCOL_REQUEST => {
+                write!(f, "{kind} {}.{}", value >> 16, value & 0xffff)
+            }
+            MessageType::PROTOCOL_RESPONSE if value & 1 != 0 => write!(f, "{kind} accepted"),
+            MessageType::PROTOCOL_RESPONSE => write!(f, "{kind} refused"),
+            MessageType::EVENT => {
+                let Ok((event, _)) = Event::read_from_prefix(self.0) else {
+                    return write!(f, "{kind} (cut)");
+                };
+                let flags = KeyFlags::from_bits_retain(event.flags);
+                write!(f, "{kind} {:#x} {flags:?}", event.make_code)
+            }
+            kind => write!(f, "{kind} {value:#x}"),
+        }
+    }
+}
+
 const _: () = assert!(size_of::<Request>() == 8);
 const _: () = assert!(size_of::<Event>() == 12);
 
@@ -88,6 +126,8 @@ mod tests {
     fn a_key_is_laid_out_as_linux_reads_it() {
         let flags = (KeyFlags::BREAK | KeyFlags::E0).bits();
         let event = Event { kind: MessageType::EVENT, make_code: 0x1c, reserved: 0, flags };
+        assert_eq!(Text(event.as_bytes()).to_string(), "EVENT 0x1c KeyFlags(BREAK | E0)");
+        assert_eq!(Text(&[1, 0, 0, 0, 0, 0, 1, 0]).to_string(), "PROTOCOL_REQUEST 1.0");
         assert_eq!(event.as_bytes(), [3, 0, 0, 0, 0x1c, 0, 0, 0, 6, 0, 0, 0]);
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! Source: Linux `drivers/hid/hid-hyperv.c`; the HID specification 1.11 for descriptors.
 
+use std::fmt;
+
 use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -85,6 +87,46 @@ pub struct HidDescriptor {
     pub report_len: U16,
 }
 
+/// Prints a message of either side, without the pipe's header.
+#[derive(Clone, Copy)]
+pub struct Text<'a>(pub &'a [u8]);
+
+impl Text<'_> {
+    /// What it is.
+    pub fn kind(&self) -> Option<MessageType> {
+        MessageType::read_from_prefix(self.0).ok().map(|(kind, _)| kind)
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok((Header { kind, len }, body)) = Header::read_from_prefix(self.0) else {
+            return write!(f, "{} B, too few for a message", self.0.len());
+        };
+        write!(f, "{kind}")?;
+        let version = |bytes: [u8; 4]| u32::from_le_bytes(bytes);
+        match kind {
+            MessageType::PROTOCOL_REQUEST => match body.first_chunk() {
+                Some(bytes) => write!(f, " {}.{}", version(*bytes) >> 16, version(*bytes) & 0xffff),
+                None => f.write_str(" (cut)"),
+            },
+            MessageType::PROTOCOL_RESPONSE => match Response::read_from_prefix(body) {
+                Ok((response, _)) if response.approved != 0 => f.write_str(" accepted"),
+                Ok(_) => f.write_str(" refused"),
+                Err(_) => f.write_str(" (cut)"),
+            },
+            MessageType::INITIAL_DEVICE_INFO => match DeviceInfo::read_from_prefix(body) {
+                Ok((info, _)) => write!(f, " {:04x}:{:04x}", info.vendor, info.product),
+                Err(_) => f.write_str(" (cut)"),
+            },
+            MessageType::INPUT_REPORT => {
+                write!(f, " {:02x?}", body.get(..len as usize).unwrap_or(body))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 const _: () = assert!(size_of::<Header>() == 8);
 const _: () = assert!(size_of::<Response>() == 5);
 const _: () = assert!(size_of::<DeviceInfo>() == 32);
@@ -114,6 +156,17 @@ impl HidDescriptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_printed() {
+        let text = |bytes: &[u8]| Text(bytes).to_string();
+        assert_eq!(text(&[0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 2, 0]), "PROTOCOL_REQUEST 2.0");
+        assert_eq!(text(&[1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 2, 0, 1]), "PROTOCOL_RESPONSE accepted");
+        assert_eq!(text(&[4, 0, 0, 0, 2, 0, 0, 0, 1, 0xff, 9]), "INPUT_REPORT [01, ff]");
+        let mut info = vec![2, 0, 0, 0, 32, 0, 0, 0];
+        info.extend(DeviceInfo::HYPERV.as_bytes());
+        assert_eq!(text(&info), "INITIAL_DEVICE_INFO 045e:0621");
+    }
 
     /// `struct hid_descriptor` of Linux's `include/linux/hid.h`, packed.
     #[test]

@@ -15,6 +15,7 @@ mod data;
 mod offload;
 mod oid;
 mod rss;
+mod text;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -31,6 +32,7 @@ pub use offload::{
 };
 pub use oid::{Oid, PacketFilter};
 pub use rss::{HashTypes, RssCapabilities, RssError, RssFlags, RssParameters, RssSettings};
+pub use text::Text;
 
 open_enum! {
     /// What a message is; answers have the highest bit set (`RNDIS_MSG_*`).
