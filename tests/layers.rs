@@ -31,6 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["busway-wire", "busway-memory", "busway-ring", "busway-vmbus", "busway-hyperv"],
     ),
     ("busway-harness", &[]),
+    ("busway-capture", &["busway-wire", "busway-hyperv"]),
     ("busway-frames", &["busway-memory"]),
     (
         "busway-network",

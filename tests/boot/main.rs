@@ -19,6 +19,7 @@
 
 mod balloon;
 mod bus;
+mod capture;
 mod case;
 mod daemons;
 mod detection;
@@ -47,7 +48,7 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 12] = [
+const TESTS: [&[Test]; 13] = [
     machine::TESTS,
     detection::TESTS,
     bus::TESTS,
@@ -60,6 +61,7 @@ const TESTS: [&[Test]; 12] = [
     smoke::TESTS,
     harness::TESTS,
     balloon::TESTS,
+    capture::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -19,6 +19,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::acpi;
 use crate::boot::{self, BootError, Entry, Sources};
 use crate::bus::{Port, VmBus};
+use crate::capture::Capture;
 use crate::console::Output;
 use crate::devices::ports::{Ports, SERIAL_LINE};
 use crate::devices::serial::SerialPort;
@@ -153,12 +154,13 @@ impl Board {
     }
 
     /// A bus for this machine, without devices, and the port by which it hears of its guest.
-    pub fn bus(&self) -> Result<VmBus, BoardError> {
+    /// All that passes it goes into `capture`.
+    pub fn bus(&self, capture: Option<&Arc<Capture>>) -> Result<VmBus, BoardError> {
         let port = Port::new().map_err(|source| BoardError::Host { what: "eventfd", source })?;
         let vp_count = self.vcpus.len() as u32;
         let config = ServerConfig { vp_count, newest_version: Version::V6_0 };
         let memory = self.memory.clone();
-        Ok(VmBus::new(config, memory, &self.engine, &self.synic, Arc::new(port)))
+        Ok(VmBus::new(config, memory, &self.engine, &self.synic, Arc::new(port), capture))
     }
 
     /// Its Hyper-V.
@@ -168,7 +170,7 @@ impl Board {
 
     /// Switches the machine on. Its serial port writes to `output`, and adds 1 to `drained` when
     /// the guest has read its input; its events go to `mailbox`, its channel messages to `port`,
-    /// and what is seen of its guest to `watch`.
+    /// what is seen of its guest to `watch`, and what it asks of its hypervisor to `capture`.
     pub fn start(
         self,
         output: Output,
@@ -176,6 +178,7 @@ impl Board {
         mailbox: &Mailbox,
         port: Arc<Port>,
         watch: Option<Arc<Watch>>,
+        capture: Option<Arc<Capture>>,
     ) -> Result<LiveBoard, BoardError> {
         let failed = |what| move |source| BoardError::Host { what, source };
         let line = EventFd::new(EFD_NONBLOCK).map_err(failed("eventfd"))?;
@@ -186,7 +189,8 @@ impl Board {
         let machine = Arc::new(Machine {
             ports: Ports::new(Arc::clone(&serial)),
             partition: Partition::new(memory, self.engine, self.synic, port, threads)
-                .watched(watch),
+                .watched(watch)
+                .captured(capture),
             processors,
         });
         let running = Running::start(&machine, self.vcpus, mailbox).map_err(failed("threads"))?;

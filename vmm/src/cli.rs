@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::control::protocol::Request;
+use crate::decode::DecodeArgs;
 use crate::smoke::args::SmokeArgs;
 use crate::spec::{HypervSpec, OnPanic, OnReset, SpecError, ValueError, VmSpec};
 
@@ -30,6 +31,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Boot an image and judge, from outside, whether its Hyper-V drivers work
     Smoke(Box<SmokeArgs>),
+    /// Explain a capture: every message and packet, with what they answer and how long that took
+    Decode(DecodeArgs),
     /// Say what this machine's KVM can do for busway, and what to do about what is missing
     Check(CheckArgs),
     /// Ask a running machine, or tell it what to do
@@ -138,6 +141,12 @@ pub struct RunArgs {
     /// who writes its driver, or its device. May be repeated
     #[arg(long, value_name = "GUID[,pipe][,unix=PATH]")]
     pub raw: Vec<String>,
+
+    /// Record what passes between guest and host (messages, packets, interrupts, hypercalls) in a
+    /// pcapng file, for `busway decode` and Wireshark; with pages, the data of disks and networks
+    /// too
+    #[arg(long, value_name = "FILE[,snap=BYTES][,pages]")]
+    pub capture: Option<String>,
 
     /// After SIGTERM, give the guest so many seconds to switch itself off; a second signal, or 0,
     /// pulls the plug at once [default: 10]
@@ -249,6 +258,9 @@ impl RunArgs {
         if self.vsock.is_some() {
             spec.vsock.clone_from(&self.vsock);
         }
+        if let Some(capture) = &self.capture {
+            spec.capture = Some(parse("capture", capture)?);
+        }
         let mut timeout = 0_u64;
         set("timeout", &self.timeout, &mut timeout)?;
         if self.timeout.is_some() {
@@ -323,6 +335,7 @@ macro_rules! value_by_from_str {
 
 value_by_from_str!(
     crate::spec::Size,
+    crate::spec::CaptureSpec,
     crate::spec::SerialSpec,
     crate::spec::DiskSpec,
     crate::spec::IntegrationSpec,

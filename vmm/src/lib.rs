@@ -21,6 +21,8 @@
 //!   control    the control socket and its client
 //!   console    the host's end of the serial port
 //! smoke        a run that is watched, and what is said of it
+//! capture      what passes between guest and host, in a file
+//! decode       what such a file says
 //! check        what this machine's KVM can do
 //! ```
 //!
@@ -32,10 +34,12 @@ pub mod acpi;
 pub mod board;
 pub mod boot;
 pub mod bus;
+pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod console;
 pub mod control;
+pub mod decode;
 pub mod devices;
 pub mod disks;
 pub mod engine;

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     let status = match &cli.command {
         Command::Run(arguments) => run(arguments),
         Command::Smoke(arguments) => smoke(arguments),
+        Command::Decode(arguments) => busway::decode::decode(arguments).map_err(Into::into),
         Command::Check(arguments) => check(arguments),
         Command::Ctl(arguments) => ctl(arguments),
     };

@@ -15,9 +15,10 @@ use busway_hyperv::msr;
 use busway_hyperv::registers::{Effect, GeneralProtection, Value};
 use busway_hyperv::synic::{Synic, SynicRegisters};
 use busway_memory::{Bytes, GuestAddress, GuestMemory};
-use busway_wire::hypercall::{PostMessage, Status};
+use busway_wire::hypercall::{CallCode, Control, PostMessage, Status};
 use busway_wire::synic::SINT_COUNT;
 
+use crate::capture::Capture;
 use crate::engine::Engine;
 use crate::kvm::ApicWrite;
 use crate::limited;
@@ -44,6 +45,7 @@ pub struct Partition {
     processors: Arc<Processors>,
     reports: AtomicU32,
     watch: Option<Arc<Watch>>,
+    capture: Option<Arc<Capture>>,
 }
 
 /// What is left to do after a write to an MSR, on the vCPU that wrote it.
@@ -96,13 +98,20 @@ impl Partition {
         processors: Arc<Processors>,
     ) -> Self {
         let reports = AtomicU32::new(0);
-        Self { memory, engine, synic, bus, processors, reports, watch: None }
+        Self { memory, engine, synic, bus, processors, reports, watch: None, capture: None }
     }
 
     /// The same, with somebody who watches its guest.
     #[must_use]
     pub fn watched(mut self, watch: Option<Arc<Watch>>) -> Self {
         self.watch = watch;
+        self
+    }
+
+    /// The same, with all that is asked of it recorded.
+    #[must_use]
+    pub fn captured(mut self, capture: Option<Arc<Capture>>) -> Self {
+        self.capture = capture;
         self
     }
 
@@ -118,6 +127,9 @@ impl Partition {
 
     /// The guest wrote one of `vp`'s SynIC registers.
     pub fn synic_written(&self, vp: u32, registers: SynicRegisters) {
+        if let Some(capture) = &self.capture {
+            capture.synic(vp, registers);
+        }
         let held = self.synic.configure(vp, registers);
         for sint in (0..SINT_COUNT as u8).filter(|sint| held & 1 << sint != 0) {
             self.engine.raise(vp, sint);
@@ -132,12 +144,25 @@ impl Partition {
 
     /// RDMSR on `vp`.
     pub fn read_msr(&self, vp: u32, msr: u32) -> Result<Value, GeneralProtection> {
-        self.engine.read_msr(vp, msr)
+        let value = self.engine.read_msr(vp, msr);
+        if let Some(capture) = &self.capture {
+            match value {
+                Ok(Value::Is(value)) => capture.msr_read(vp, msr, Some(value)),
+                // The APIC's, which the vCPU looks up.
+                Ok(Value::TaskPriority) => {}
+                Err(_) => capture.msr_read(vp, msr, None),
+            }
+        }
+        value
     }
 
     /// WRMSR on `vp`.
     pub fn write_msr(&self, vp: u32, msr: u32, value: u64) -> Result<Rest, GeneralProtection> {
-        Ok(match self.engine.write_msr(vp, msr, value)? {
+        let effect = self.engine.write_msr(vp, msr, value);
+        if let Some(capture) = &self.capture {
+            capture.msr_written(vp, msr, value, effect.is_ok());
+        }
+        Ok(match effect? {
             Effect::None | Effect::Timers | Effect::Sint(..) => Rest::Nothing,
             Effect::Pages(registers) => {
                 self.synic_written(vp, registers);
@@ -191,7 +216,12 @@ impl Partition {
         if status != Status::SUCCESS {
             limited!(Debug, "VP {vp}: hypercall {control} gets {status}");
         }
-        control.result(status)
+        let result = control.result(status);
+        if let Some(capture) = &self.capture {
+            let Registers { control: Control(control), input, output } = *registers;
+            capture.hypercall(vp, control, input, output, result);
+        }
+        result
     }
 
     fn execute(&self, vp: u32, call: Call) -> Status {
@@ -209,9 +239,15 @@ impl Partition {
         Status::SUCCESS
     }
 
-    /// A fast HvSignalEvent of which the kernel knew nothing.
-    pub fn signal(&self, connection: u32) -> Status {
-        self.engine.signal(connection)
+    /// A fast HvSignalEvent of `vp`, of which the kernel knew nothing.
+    pub fn signal(&self, vp: u32, connection: u32) -> Status {
+        let status = self.engine.signal(connection);
+        if let Some(capture) = &self.capture {
+            let control = Control::fast(CallCode::SIGNAL_EVENT);
+            let input = connection.into();
+            capture.hypercall(vp, control.0, input, 0, control.result(status));
+        }
+        status
     }
 }
 
@@ -224,7 +260,6 @@ mod tests {
     use busway_hyperv::crash::CrashRegisters;
     use busway_integration::Reading;
     use busway_memory::Region;
-    use busway_wire::hypercall::Control;
     use vmm_sys_util::eventfd::EventFd;
 
     use super::*;
@@ -345,7 +380,7 @@ mod tests {
         let (partition, _) = partition();
         assert_eq!(call(&partition, 0, 0x5d | FAST, 7, 0), 0);
         assert_eq!(call(&partition, 0, 0x5d | FAST, 77, 0), 0x12, "not connected");
-        assert_eq!(partition.signal(7), Status::SUCCESS);
+        assert_eq!(partition.signal(0, 7), Status::SUCCESS);
         assert_eq!(call(&partition, 0, 0x8001, 0, 0), 2, "no such call");
     }
 

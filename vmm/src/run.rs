@@ -16,6 +16,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use crate::board::{Board, BoardError, BootFiles, Loaded};
 use crate::boot::BootError;
+use crate::capture::{Capture, CaptureError};
 use crate::console::{Console, ConsoleError};
 use crate::control::Handles;
 use crate::control::server::{ControlError, Server};
@@ -79,6 +80,9 @@ pub enum RunError {
     /// The console cannot be opened.
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    /// The capture cannot be made.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// The control socket cannot be made.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -133,6 +137,7 @@ struct Session {
     counters: Counters,
     /// Who watches the guest.
     watch: Option<Arc<Watch>>,
+    capture: Option<Arc<Capture>>,
 }
 
 /// Runs the machine of `spec` on the KVM device at `kvm` until it ends. KVM's counters of the
@@ -190,6 +195,7 @@ impl Session {
         let control = spec.control.as_deref().map(start);
         let control = control.transpose()?;
         let console = Console::open(&spec.serial)?;
+        let capture = spec.capture.as_ref().map(Capture::start).transpose()?;
         Ok(Self {
             console,
             signals,
@@ -203,6 +209,7 @@ impl Session {
             panicked: Cell::new(false),
             counters: Counters::new(),
             watch: None,
+            capture: capture.map(Arc::new),
         })
     }
 
@@ -225,7 +232,7 @@ impl Session {
         let (bell, drained) = (eventfd()?, eventfd()?);
         let (sender, events) = mpsc::channel();
         let mailbox = Mailbox::new(sender, clone(&bell)?);
-        let mut bus = board.bus()?;
+        let mut bus = board.bus(self.capture.as_ref())?;
         if let Some(watch) = self.watch.clone() {
             bus.watch(watch);
         }
@@ -253,7 +260,8 @@ impl Session {
         }
         let port = Arc::clone(bus.port());
         let (output, watch) = (self.console.output(), self.watch.clone());
-        let board = board.start(output, clone(&drained)?, &mailbox, port, watch)?;
+        let capture = self.capture.clone();
+        let board = board.start(output, clone(&drained)?, &mailbox, port, watch, capture)?;
         let life = Life {
             console: &mut self.console,
             serial: board.serial(),

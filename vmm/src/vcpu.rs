@@ -321,7 +321,7 @@ impl Runner {
     fn call(&self, vcpu: &Vcpu, call: PortCall) -> Result<(), KvmError> {
         let mode = match call {
             PortCall::Signal(connection) => {
-                let status = self.machine.partition.signal(connection);
+                let status = self.machine.partition.signal(vcpu.index(), connection);
                 return vcpu.answer(CallAnswer::Signal(signal_answer(connection, status.0)));
             }
             PortCall::Call64 => CallMode::Bits64,

@@ -20,6 +20,7 @@ use busway_hyperv::synic::Synic;
 use busway_memory::GuestMemory;
 use busway_vmbus::{Bus, Connector, Device, Fault, ServerConfig, Witness};
 
+use crate::capture::Capture;
 use crate::engine::Engine;
 use platform::{ChannelInterrupts, Machine};
 
@@ -33,22 +34,28 @@ pub struct VmBus {
 }
 
 impl VmBus {
-    /// A bus without devices, which hears of its guest through `port`.
+    /// A bus without devices, which hears of its guest through `port`. All that passes goes into
+    /// `capture`.
     pub fn new(
         config: ServerConfig,
         memory: GuestMemory,
         engine: &Arc<dyn Engine>,
         synic: &Arc<Synic>,
         port: Arc<Port>,
+        capture: Option<&Arc<Capture>>,
     ) -> Self {
-        let interrupts = ChannelInterrupts { engine: Arc::clone(engine), synic: Arc::clone(synic) };
-        let machine = Machine {
-            engine: Arc::clone(engine),
-            synic: Arc::clone(synic),
-            port: Arc::clone(&port),
-            workers: HashMap::new(),
+        let (engine, synic) = (Arc::clone(engine), Arc::clone(synic));
+        let capture = capture.cloned();
+        let interrupts = ChannelInterrupts {
+            engine: Arc::clone(&engine),
+            synic: Arc::clone(&synic),
+            capture: capture.clone(),
         };
-        let bus = Bus::new(config, memory, Arc::new(interrupts), Box::new(machine));
+        let machine = Machine { engine, synic, port: Arc::clone(&port), workers: HashMap::new() };
+        let mut bus = Bus::new(config, memory, Arc::new(interrupts), Box::new(machine));
+        if let Some(capture) = capture {
+            bus.tap(capture);
+        }
         Self { bus, port }
     }
 

@@ -16,12 +16,14 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::port::{News, Port};
 use super::worker::Worker;
+use crate::capture::Capture;
 use crate::engine::Engine;
 
 /// Interrupts of all channels, raised from their workers.
 pub(super) struct ChannelInterrupts {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) synic: Arc<Synic>,
+    pub(super) capture: Option<Arc<Capture>>,
 }
 
 impl Interrupts for ChannelInterrupts {
@@ -34,8 +36,12 @@ impl Interrupts for ChannelInterrupts {
                 (0, VMBUS_SINT, 0)
             }
         };
-        if self.synic.set_flag(vp, sint, flag) {
+        let raised = self.synic.set_flag(vp, sint, flag);
+        if raised {
             self.engine.raise(vp, sint);
+        }
+        if let Some(capture) = &self.capture {
+            capture.event_flag(target, (vp, sint, flag), raised);
         }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Every error is one line that names the flag and says what to do, whichever way the value came.
 
+mod capture;
 mod disk;
 mod integration;
 mod net;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use capture::CaptureSpec;
 pub use disk::{DiskSpec, DiskSpecError, FormatSpec};
 pub use integration::{IntegrationSpec, Service};
 pub use net::{MacSpec, NetSpec, NetSpecError, NetworkSpec};
@@ -81,6 +83,9 @@ pub struct VmSpec {
     /// The directory of sockets between host and guest.
     #[serde(default)]
     pub vsock: Option<PathBuf>,
+    /// Where what passes between guest and host is recorded.
+    #[serde(default)]
+    pub capture: Option<CaptureSpec>,
     /// Seconds that the guest has to switch itself off after SIGTERM; 0 for none.
     #[serde(default = "default_grace")]
     pub grace: u64,
@@ -248,6 +253,7 @@ impl VmSpec {
             mouse: false,
             raw: Vec::new(),
             vsock: None,
+            capture: None,
             grace: default_grace(),
             timeout: None,
             on_panic: OnPanic::default(),
