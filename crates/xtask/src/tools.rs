@@ -31,7 +31,7 @@ const IMAGES: &[Tool] = &[
 ];
 
 /// What tests in process compare with.
-pub(crate) const TESTS: &[Tool] = &[tool("cpio", "cpio")];
+pub(crate) const TESTS: &[Tool] = &[tool("cpio", "cpio"), tool("tshark", "tshark")];
 
 /// What the emulated host takes besides.
 pub(crate) const LAB: &[Tool] = &[
