@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("busway-raw", &["busway-wire", "busway-ring", "busway-vmbus"]),
     ("busway-input", &["busway-wire", "busway-ring", "busway-vmbus"]),
     ("busway-balloon", &["busway-wire", "busway-memory", "busway-ring", "busway-vmbus"]),
+    ("busway-video", &["busway-wire", "busway-memory", "busway-ring", "busway-vmbus"]),
     ("busway-integration", &["busway-wire", "busway-ring", "busway-vmbus"]),
     (
         "busway-testkit",

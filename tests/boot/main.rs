@@ -38,6 +38,7 @@ mod storage;
 mod survey;
 mod tap;
 mod terminal;
+mod video;
 
 use std::fs;
 use std::process::ExitCode;
@@ -48,7 +49,7 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 13] = [
+const TESTS: [&[Test]; 14] = [
     machine::TESTS,
     detection::TESTS,
     bus::TESTS,
@@ -62,6 +63,7 @@ const TESTS: [&[Test]; 13] = [
     harness::TESTS,
     balloon::TESTS,
     capture::TESTS,
+    video::TESTS,
 ];
 
 fn main() -> ExitCode {

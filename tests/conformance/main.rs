@@ -23,3 +23,4 @@ mod storage_channels;
 mod storvsc;
 mod talker;
 mod tap;
+mod video;

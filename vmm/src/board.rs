@@ -101,8 +101,11 @@ pub struct Loaded {
 impl Loaded {
     /// Memory as `spec` wants it, with the kernel of `files`.
     pub fn new(spec: &VmSpec, files: &mut BootFiles) -> Result<Self, BoardError> {
-        let map = Layout::new(spec.memory.0);
-        let memory = GuestMemory::allocate(&map.ram)
+        let map = match spec.display.size() {
+            Some(_) => Layout::new(spec.memory.0).with_screen(),
+            None => Layout::new(spec.memory.0),
+        };
+        let memory = GuestMemory::allocate(&map.regions())
             .map_err(|source| BoardError::Memory { size: spec.memory, source })?;
         let tables = acpi::tables(spec.cpus, &map);
         let mut sources = Sources {
@@ -123,6 +126,7 @@ pub struct Board {
     vm: Vm,
     memory: GuestMemory,
     synic: Arc<Synic>,
+    has_screen: bool,
 }
 
 impl Board {
@@ -150,7 +154,8 @@ impl Board {
         if let Some(first) = vcpus.first() {
             first.enter(&entry)?;
         }
-        Ok(Self { vcpus, engine, vm, memory, synic })
+        let has_screen = map.vram.is_some();
+        Ok(Self { vcpus, engine, vm, memory, synic, has_screen })
     }
 
     /// A bus for this machine, without devices, and the port by which it hears of its guest.
@@ -187,7 +192,7 @@ impl Board {
         let processors = Arc::new(Processors::new(self.vcpus.len()));
         let (memory, threads) = (self.memory, Arc::clone(&processors));
         let machine = Arc::new(Machine {
-            ports: Ports::new(Arc::clone(&serial)),
+            ports: Ports::new(Arc::clone(&serial), self.has_screen),
             partition: Partition::new(memory, self.engine, self.synic, port, threads)
                 .watched(watch)
                 .captured(capture),

@@ -129,6 +129,13 @@ pub struct RunArgs {
     #[arg(long)]
     pub balloon: bool,
 
+    /// A screen, and who sees it: whoever connects by VNC, without a password, so give an address
+    /// of this machine's own (add --keyboard --mouse for its keys and pointer); or a file, which
+    /// gets the last picture when the machine ends. `busway ctl SOCKET screenshot` takes one at any
+    /// time [default: none; size=1024x768]
+    #[arg(long, value_name = "none|vnc=ADDRESS:PORT|png=PATH[,size=WxH]")]
+    pub display: Option<String>,
+
     /// A keyboard, which `busway ctl SOCKET type` types on
     #[arg(long)]
     pub keyboard: bool,
@@ -251,6 +258,7 @@ impl RunArgs {
         set("serial", &self.serial, &mut spec.serial)?;
         set("on-panic", &self.on_panic, &mut spec.on_panic)?;
         set("integration", &self.integration, &mut spec.integration)?;
+        set("display", &self.display, &mut spec.display)?;
         set("grace", &self.grace, &mut spec.grace)?;
         if self.control.is_some() {
             spec.control.clone_from(&self.control);
@@ -338,6 +346,7 @@ value_by_from_str!(
     crate::spec::CaptureSpec,
     crate::spec::SerialSpec,
     crate::spec::DiskSpec,
+    crate::spec::DisplaySpec,
     crate::spec::IntegrationSpec,
     crate::spec::NetSpec,
     crate::spec::RawSpec

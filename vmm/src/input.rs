@@ -36,6 +36,12 @@ impl Input {
         Ok(Self { keyboard, mouse: mouse.then(Mouse::new).transpose()? })
     }
 
+    /// These.
+    #[cfg(test)]
+    pub(crate) fn with(keyboard: Option<Keyboard>, mouse: Option<Mouse>) -> Self {
+        Self { keyboard, mouse }
+    }
+
     /// Puts the devices on a bus.
     pub fn attach(&self, bus: &mut VmBus) {
         if let Some(keyboard) = &self.keyboard {
@@ -54,6 +60,12 @@ impl Input {
             keys.extend(strokes(character).ok_or(InputError::NoKey(character))?);
         }
         Ok(keyboard.press(&keys)?)
+    }
+
+    /// Presses keys and lets them go, all of them or none.
+    pub fn press(&self, keys: &[Key]) -> Result<(), InputError> {
+        let keyboard = self.keyboard.as_ref().ok_or(InputError::None("keyboard"))?;
+        Ok(keyboard.press(keys)?)
     }
 
     /// Puts the pointer somewhere.

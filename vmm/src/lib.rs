@@ -42,6 +42,7 @@ pub mod control;
 pub mod decode;
 pub mod devices;
 pub mod disks;
+pub mod display;
 pub mod engine;
 pub mod event_loop;
 pub mod input;

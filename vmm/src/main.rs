@@ -100,7 +100,7 @@ fn status(ending: &Ending) -> u8 {
 /// The machine looks for files elsewhere.
 fn absolute(request: &Request) -> anyhow::Result<Request> {
     let mut request = request.clone();
-    if let Request::Copy { file, .. } = &mut request {
+    if let Request::Copy { file, .. } | Request::Screenshot { file: Some(file) } = &mut request {
         *file = std::path::absolute(&file).with_context(|| file.display().to_string())?;
     }
     Ok(request)

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! 0            RAM, with what the boot protocol needs below 1 MiB (see `layout`)
-//! 3 GiB        the hole: MMIO window of VMBus devices, I/O APIC, local APICs, KVM's own pages
+//! 3 GiB        the hole: MMIO window of VMBus devices, with the memory for pictures in it, if there
+//!              is a screen; I/O APIC, local APICs, KVM's own pages
 //! 4 GiB        the rest of RAM
 //! above it     the second MMIO window
 //! ```
@@ -31,6 +32,10 @@ pub mod layout {
     pub const ACPI_TABLES: u64 = 0xe_0000;
     /// Bytes kept for them.
     pub const ACPI_TABLES_MAX: usize = 0x1_0000;
+    /// The memory for pictures, at the place that Hyper-V gives it.
+    pub const VRAM: u64 = 0xf800_0000;
+    /// Bytes of it.
+    pub const VRAM_LEN: u64 = (busway_video::VRAM_MIB as u64) << 20;
     /// The I/O APIC's registers.
     pub const IO_APIC: u32 = 0xfec0_0000;
     /// The local APIC's registers.
@@ -56,6 +61,8 @@ const HIGH_WINDOW_LEN: u64 = 16 * GIB;
 pub struct Layout {
     /// RAM, in ascending order; the first begins at 0.
     pub ram: Vec<Region>,
+    /// Memory for pictures, which is no RAM to the guest, if there is a screen.
+    pub vram: Option<Region>,
     /// Where VMBus devices may place registers below 4 GiB.
     pub low_window: RangeInclusive<u32>,
     /// And above.
@@ -77,9 +84,25 @@ impl Layout {
         let high_window = (HOLE_END + above).next_multiple_of(GIB);
         Self {
             ram,
+            vram: None,
             low_window: LOW_WINDOW,
             high_window: high_window..=high_window + HIGH_WINDOW_LEN - 1,
         }
+    }
+
+    /// The same, with memory for pictures.
+    #[must_use]
+    pub fn with_screen(mut self) -> Self {
+        let len = layout::VRAM_LEN as usize;
+        self.vram = Some(Region { start: GuestAddress(layout::VRAM), len });
+        self
+    }
+
+    /// All that is memory of the machine, in ascending order.
+    pub fn regions(&self) -> Vec<Region> {
+        let mut regions: Vec<_> = self.ram.iter().chain(&self.vram).copied().collect();
+        regions.sort_by_key(|region| region.start);
+        regions
     }
 
     /// The first address behind RAM below the hole.
@@ -113,6 +136,17 @@ mod tests {
         assert_eq!(layout.ram[1].start.0, 4 * GIB);
         assert_eq!(layout.low_ram_end(), 3 * GIB);
         assert_eq!(*layout.high_window.start(), 10 * GIB, "whole GiB, behind RAM");
+    }
+
+    #[test]
+    fn pictures_have_memory_in_the_low_window() {
+        let layout = Layout::new(8 * GIB).with_screen();
+        let starts: Vec<_> = layout.regions().iter().map(|region| region.start.0).collect();
+        assert_eq!(starts, [0, 0xf800_0000, 4 * GIB]);
+        assert_eq!(Layout::new(8 * GIB).regions().len(), 2);
+        let vram = layout.vram.unwrap();
+        let end = vram.start.0 + vram.len as u64 - 1;
+        assert!(u64::from(*layout.low_window.end()) > end);
     }
 
     /// Linux cuts MMIO windows off at the TPM's address (`drivers/hv/vmbus_drv.c`).

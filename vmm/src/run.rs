@@ -21,6 +21,7 @@ use crate::console::{Console, ConsoleError};
 use crate::control::Handles;
 use crate::control::server::{ControlError, Server};
 use crate::disks::{DiskError, Disks};
+use crate::display::{Display, VncError};
 use crate::event_loop::{self, End, Life, LoopError};
 use crate::input::Input;
 use crate::integration::Integration;
@@ -89,6 +90,9 @@ pub enum RunError {
     /// The directory of sockets cannot be used.
     #[error(transparent)]
     Vsock(#[from] VsockError),
+    /// The screen cannot be shown.
+    #[error(transparent)]
+    Display(#[from] VncError),
     /// A raw channel's socket cannot be made.
     #[error(transparent)]
     Raw(#[from] RawError),
@@ -127,6 +131,7 @@ struct Session {
     integration: Integration,
     input: Input,
     balloon: Option<Balloon>,
+    display: Option<Display>,
     raw: Vec<RawDevice>,
     vsock: Option<Vsock>,
     /// Removed when it goes.
@@ -166,6 +171,9 @@ pub fn run(
             End::Reset if spec.on_reset == OnReset::Restart => info!("the guest resets"),
             end => {
                 disks.flush();
+                if let Some(display) = &session.display {
+                    display.end();
+                }
                 if let Some(watch) = watch {
                     watch.ended(&end);
                 }
@@ -185,10 +193,12 @@ impl Session {
         let integration = Integration::new(&spec.integration).map_err(failed("eventfd"))?;
         let input = Input::new(spec.keyboard, spec.mouse).map_err(failed("eventfd"))?;
         let balloon = spec.balloon.then(Balloon::new).transpose().map_err(failed("eventfd"))?;
+        let display = Display::open(&spec.display, &input)?;
         let handles = Handles {
             integration: integration.clone(),
             input: input.clone(),
             links: nets.links().clone(),
+            display: display.clone(),
             balloon: balloon.clone().map(|balloon| (balloon, spec.memory.0)),
         };
         let start = |path| Server::start(path, &handles);
@@ -203,6 +213,7 @@ impl Session {
             integration,
             input,
             balloon,
+            display,
             raw: raw::open(&spec.raw)?,
             vsock: spec.vsock.as_deref().map(Vsock::start).transpose()?,
             _control: control,
@@ -245,6 +256,9 @@ impl Session {
         self.input.attach(&mut bus);
         if let Some(balloon) = &self.balloon {
             bus.add(Box::new(balloon.device()));
+        }
+        if let Some(display) = &self.display {
+            display.attach(&mut bus);
         }
         for raw in &self.raw {
             bus.add(Box::new(raw.clone()));

@@ -136,12 +136,19 @@ impl Running {
                 Err(RecvTimeoutError::Timeout) if self.child.try_wait().unwrap().is_some() => {
                     return None;
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    let over = Instant::now() >= self.deadline;
-                    assert!(!over, "the machine's time is over{}", self.report.tail());
-                }
+                Err(RecvTimeoutError::Timeout) => self.has_time(),
             }
         }
+    }
+
+    /// For loops that wait for something else than a line.
+    ///
+    /// # Panics
+    /// Its time is over.
+    #[track_caller]
+    pub fn has_time(&self) {
+        let over = Instant::now() >= self.deadline;
+        assert!(!over, "the machine's time is over{}", self.report.tail());
     }
 
     /// What it has said so far.

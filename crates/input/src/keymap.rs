@@ -11,15 +11,20 @@ const SHIFT: u16 = 0x2a;
 const PLAIN: &[u8] = b"\x1b1234567890-=\x08\tqwertyuiop[]\n\0asdfghjkl;'`\0\\zxcvbnm,./\0*\0 ";
 const SHIFTED: &[u8] = b"\x1b!@#$%^&*()_+\x08\tQWERTYUIOP{}\n\0ASDFGHJKL:\"~\0|ZXCVBNM<>?\0*\0 ";
 
-/// The keys that type `character`, down and up; `None` for one that such a keyboard has not.
-pub fn strokes(character: char) -> Option<Vec<Key>> {
-    let byte = u8::try_from(character).ok().filter(|byte| *byte != 0)?;
-    let find = |keys: &[u8]| keys.iter().position(|key| *key == byte);
+/// The code of the key that has this character, and whether it takes shift.
+pub(crate) fn code_of(character: u8) -> Option<(u16, bool)> {
+    let find = |keys: &[u8]| keys.iter().position(|key| *key == character);
     let (position, shift) = match find(PLAIN) {
         Some(position) => (position, false),
         None => (find(SHIFTED)?, true),
     };
-    let code = u16::try_from(position + 1).ok()?;
+    Some((u16::try_from(position + 1).ok()?, shift))
+}
+
+/// The keys that type `character`, down and up; `None` for one that such a keyboard has not.
+pub fn strokes(character: char) -> Option<Vec<Key>> {
+    let byte = u8::try_from(character).ok().filter(|byte| *byte != 0)?;
+    let (code, shift) = code_of(byte)?;
     let key = |code, down| Key { code, extended: false, down };
     let mut keys = vec![key(code, true), key(code, false)];
     if shift {

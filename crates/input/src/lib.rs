@@ -11,10 +11,12 @@
 
 mod keyboard;
 mod keymap;
+mod keysym;
 mod mouse;
 mod queue;
 
 pub use keyboard::{Key, Keyboard};
 pub use keymap::strokes;
+pub use keysym::key_of;
 pub use mouse::{AXIS_MAX, Mouse, Pointer};
 pub use queue::Refused;

@@ -40,6 +40,7 @@ pub mod storvsc;
 pub mod synic;
 pub mod utf16;
 pub mod version;
+pub mod video;
 
 pub use guid::Guid;
 pub use version::{FeatureFlags, Version};

@@ -82,9 +82,40 @@ impl Blocks {
     }
 }
 
+/// What is seen of a picture: a number that follows from the colours of all pixels (64-bit FNV-1a), and how
+/// many are not black.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// The number.
+    pub hash: u64,
+    /// Pixels that are not black.
+    pub lit: u64,
+}
+
+impl Fingerprint {
+    /// Of pixels as blue, green, red, line by line.
+    pub fn of(pixels: impl Iterator<Item = [u8; 3]>) -> Self {
+        let start = Self { hash: 0xcbf2_9ce4_8422_2325, lit: 0 };
+        pixels.fold(start, |Self { hash, lit }, pixel| Self {
+            hash: pixel.iter().fold(hash, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            }),
+            lit: lit + u64::from(pixel != [0; 3]),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The hash of "foobar" is the one of the algorithm's own test vectors.
+    #[test]
+    fn a_fingerprint_is_fnv_1a() {
+        let print = Fingerprint::of([*b"foo", *b"bar"].into_iter());
+        assert_eq!(print, Fingerprint { hash: 0x8594_4171_f739_67e8, lit: 2 });
+        assert_eq!(Fingerprint::of([[0; 3], [0, 1, 0]].into_iter()).lit, 1);
+    }
 
     #[test]
     fn noise_is_reproducible_and_does_not_repeat() {

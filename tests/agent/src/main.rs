@@ -11,6 +11,7 @@
 //! agent ptp FILE
 //! agent echo PORT   [count=]
 //! agent call PORT   [seed= bytes= turns= parallel=]
+//! agent picture FILE
 //! agent push ADDRESS:PORT [seed= length=]
 //! agent pull ADDRESS:PORT [seed= length=]
 //! agent bounce ADDRESS:PORT [seed= count= size=]
@@ -25,6 +26,7 @@
 //! `echo` listens on an AF_VSOCK port and sends back what each of `count` connections sends, until that has
 //! no more to say; `call` connects to a port of the host's where such a one listens, `parallel` times at once
 //! and `turns` times one after another, and compares what comes back.
+//! `picture` says of a framebuffer what [`Fingerprint`] says of its pixels.
 //! `push` sends noise by TCP, `pull` takes and checks it, `bounce` sends datagrams that must come back.
 
 mod churn;
@@ -38,7 +40,7 @@ mod words;
 
 use std::process::ExitCode;
 
-use busway_guest_agent::Blocks;
+use busway_guest_agent::{Blocks, Fingerprint};
 use words::Words;
 
 fn main() -> ExitCode {
@@ -79,11 +81,20 @@ fn run() -> Result<(), String> {
         "ptp" => ptp::run(&path, words),
         "echo" => vsock::echo(&path, words),
         "call" => vsock::call(&path, words),
+        "picture" => picture(&path),
         "push" => net::push(&path, words),
         "pull" => net::pull(&path, words),
         "bounce" => net::bounce(&path, words),
         other => Err(format!("no task is called {other:?}")),
     }
+}
+
+fn picture(path: &str) -> Result<(), String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+    let pixels = bytes.chunks_exact(4).map(|pixel| [pixel[0], pixel[1], pixel[2]]);
+    let Fingerprint { hash, lit } = Fingerprint::of(pixels);
+    println!("{hash:016x} {lit}");
+    Ok(())
 }
 
 fn blocks(words: &mut Words) -> Result<Blocks, String> {

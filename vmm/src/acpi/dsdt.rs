@@ -14,9 +14,10 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};
+use busway_memory::Region;
 
 use super::{bytes, empty_sdt};
-use crate::devices::ports;
+use crate::devices::{pci, ports};
 use crate::memory::Layout;
 
 /// Present, enabled, shown, functioning.
@@ -28,7 +29,10 @@ const VMBUS_LINE: u32 = 5;
 pub(super) fn build(map: &Layout) -> Sdt {
     let mut dsdt = empty_sdt(*b"DSDT", 2);
     dsdt.append_slice(&bytes(&sleep_state_5()));
-    dsdt.append_slice(&bytes(&Scope::new("_SB_".into(), vec![&Vmbus(map), &SerialPort, &Clock])));
+    let (vmbus, pci) = (Vmbus(map), map.vram.map(PciBus));
+    let mut devices: Vec<&dyn Aml> = vec![&vmbus, &SerialPort, &Clock];
+    devices.extend(pci.as_ref().map(|pci| pci as &dyn Aml));
+    dsdt.append_slice(&bytes(&Scope::new("_SB_".into(), devices)));
     dsdt
 }
 
@@ -83,6 +87,35 @@ impl Aml for BusNode {
                 &name("_UID", &0_u8),
                 &name("_STA", &STATUS_OK),
                 &name("_CRS", &ResourceTemplate::new(vec![&line])),
+            ],
+        )
+        .to_aml_bytes(sink);
+    }
+}
+
+/// The bus with the video adapter whose memory is that region. It has to be described: with ACPI
+/// there, Linux looks for no bus by itself.
+struct PciBus(Region);
+
+impl Aml for PciBus {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let start = self.0.start.0 as u32;
+        let numbers = AddressSpace::new_bus_number(0_u16, 0);
+        let config = IO::new(pci::CONFIG_ADDRESS, pci::CONFIG_ADDRESS, 1, pci::CONFIG_LEN);
+        let memory = AddressSpace::new_memory(
+            AddressSpaceCacheable::NotCacheable,
+            true,
+            start,
+            start + (self.0.len as u32 - 1),
+            None,
+        );
+        Device::new(
+            "PCI0".into(),
+            vec![
+                &name("_HID", &EISAName::new("PNP0A03")),
+                &name("_UID", &0_u8),
+                &name("_BBN", &0_u8),
+                &name("_CRS", &ResourceTemplate::new(vec![&numbers, &config, &memory])),
             ],
         )
         .to_aml_bytes(sink);
@@ -159,6 +192,23 @@ mod tests {
             low.extend(value.to_le_bytes());
         }
         assert!(contains(table, &low));
+    }
+
+    /// Word and double word address space descriptors, ACPI 6.5 section 6.4.3.5.
+    #[test]
+    fn a_screen_brings_a_pci_bus() {
+        let map = Layout::new(1 << 30).with_screen();
+        let mut memory = b"\x87\x17\0\0\x0c\x01".to_vec();
+        for value in [0, 0xf800_0000, 0xf87f_ffff, 0, 0x80_0000_u32] {
+            memory.extend(value.to_le_bytes());
+        }
+        // Bus numbers, fixed at both ends: 0 to 0, one of them.
+        let numbers = b"\x88\x0d\0\x02\x0c\0\0\0\0\0\0\0\0\0\x01\0";
+        let (with, without) = (build(&map), build(&Layout::new(1 << 30)));
+        for part in [b"PCI0".as_slice(), &memory, numbers] {
+            assert!(contains(with.as_slice(), part), "{part:x?}");
+            assert!(!contains(without.as_slice(), part));
+        }
     }
 
     #[test]

@@ -68,6 +68,14 @@ impl Conversation {
                 frozen.thaw().map_err(text)?;
             }
             Request::Balloon { memory } => return self.balloon(memory),
+            Request::Screenshot { file } => {
+                let display = self.handles.display.as_ref();
+                let display =
+                    display.ok_or("the machine has no screen: start it with --display")?;
+                let shot = display.screenshot(file.as_deref()).map_err(|e| e.to_string())?;
+                let (width, height) = shot.size;
+                return Ok(Reply::Screenshot { file: shot.file, width, height });
+            }
             Request::Type { text } => {
                 self.handles.input.type_text(&text).map_err(|error| error.to_string())?;
             }

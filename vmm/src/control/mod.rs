@@ -12,6 +12,7 @@ pub mod server;
 
 use busway_balloon::Balloon;
 
+use crate::display::Display;
 use crate::input::Input;
 use crate::integration::Integration;
 use crate::links::Links;
@@ -25,6 +26,8 @@ pub struct Handles {
     pub input: Input,
     /// Cables of its network cards.
     pub links: Links,
+    /// The screen, if there is one.
+    pub display: Option<Display>,
     /// The balloon, if there is one, and the machine's memory in bytes.
     pub balloon: Option<(Balloon, u64)>,
 }

@@ -58,6 +58,11 @@ pub enum Request {
         /// Take memory from the guest, or give it back, until it has so much, such as 1G
         memory: Option<Size>,
     },
+    /// Write what the guest shows on its screen into a PNG file
+    Screenshot {
+        /// The file [default: the one of --display png=PATH]
+        file: Option<PathBuf>,
+    },
     /// Type a text on the keyboard
     Type {
         /// The text; a line's end is the Enter key
@@ -244,6 +249,15 @@ pub enum Reply {
     },
     /// The addresses asked for.
     Addresses(Addresses),
+    /// A picture was written.
+    Screenshot {
+        /// Where.
+        file: PathBuf,
+        /// Pixels of a line.
+        width: u32,
+        /// Lines.
+        height: u32,
+    },
     /// The guest's memory, in bytes.
     Balloon {
         /// A driver of the guest lends pages.
@@ -339,6 +353,9 @@ impl fmt::Display for Reply {
                 pairs.iter().try_for_each(|Pair { key, value }| writeln!(f, "{key:<28} {value}"))
             }
             Self::Addresses(addresses) => addresses.fmt(f),
+            Self::Screenshot { file, width, height } => {
+                writeln!(f, "{} ({width}x{height})", file.display())
+            }
             Self::Balloon { ready, target, memory, available, committed } => {
                 let mib = |bytes: u64| bytes >> 20;
                 writeln!(f, "{:<12} {}", "driver", if *ready { "ready" } else { "none" })?;

@@ -141,7 +141,8 @@ mod tests {
         let spec: IntegrationSpec = "shutdown,time".parse().unwrap();
         let (integration, input) = (Integration::new(&spec), Input::new(false, false));
         let (integration, input) = (integration.unwrap(), input.unwrap());
-        Server::start(path, &Handles { integration, input, links: Links::default(), balloon: None })
+        let links = Links::default();
+        Server::start(path, &Handles { integration, input, links, display: None, balloon: None })
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::cmos::Cmos;
+use super::pci::{self, Pci};
 use super::serial::SerialPort;
 use crate::{limited, lock};
 
@@ -57,16 +58,23 @@ pub enum Request {
 pub struct Ports {
     serial: Arc<Mutex<SerialPort>>,
     cmos: Mutex<Cmos>,
+    /// There is a PCI bus where there is a screen.
+    pci: Option<Mutex<Pci>>,
 }
 
 impl Ports {
     /// A machine's ports.
-    pub fn new(serial: Arc<Mutex<SerialPort>>) -> Self {
-        Self { serial, cmos: Mutex::new(Cmos::default()) }
+    pub fn new(serial: Arc<Mutex<SerialPort>>, has_screen: bool) -> Self {
+        let pci = has_screen.then(Mutex::default);
+        Self { serial, cmos: Mutex::new(Cmos::default()), pci }
     }
 
-    /// IN: each byte of `data` is an access of its own to `port`.
+    /// IN: each byte of `data` is an access of its own to `port`, except on PCI, where all of it is
+    /// one access.
     pub fn read(&self, port: u16, data: &mut [u8]) {
+        if let Some(pci) = self.pci(port) {
+            return lock(pci).read(port, data);
+        }
         for byte in data {
             *byte = self.read_byte(port);
         }
@@ -86,8 +94,18 @@ impl Ports {
         }
     }
 
-    /// OUT: each byte of `data` is an access of its own to `port`.
+    /// PCI's, if that is its port. One byte may also be for the reset register, which lies between.
+    fn pci(&self, port: u16) -> Option<&Mutex<Pci>> {
+        let is_pci = (pci::CONFIG_ADDRESS..=pci::CONFIG_END).contains(&port) && port != RESET;
+        self.pci.as_ref().filter(|_| is_pci)
+    }
+
+    /// OUT: each byte of `data` is an access of its own to `port`, except on PCI.
     pub fn write(&self, port: u16, data: &[u8]) -> Option<Request> {
+        if let Some(pci) = self.pci(port) {
+            lock(pci).write(port, data);
+            return None;
+        }
         data.iter().find_map(|&byte| self.write_byte(port, byte))
     }
 

@@ -122,6 +122,10 @@ const KEYBOARD: Driver = Driver {
 const VIDEO: Driver = Driver {
     module: "hyperv_drm or hyperv_fb",
     option: "CONFIG_DRM_HYPERV, CONFIG_FB_HYPERV",
+    needs: Stage::Ready,
+    version: "VERSION_REQUEST with 3.2 or 3.5",
+    handshake: "VRAM_LOCATION and a SITUATION_UPDATE that shows a picture in it",
+    works: "shows a picture",
     ..UNKNOWN
 };
 

@@ -7,6 +7,7 @@
 
 mod capture;
 mod disk;
+mod display;
 mod integration;
 mod net;
 mod raw;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use capture::CaptureSpec;
 pub use disk::{DiskSpec, DiskSpecError, FormatSpec};
+pub use display::{DisplaySpec, ScreenSize};
 pub use integration::{IntegrationSpec, Service};
 pub use net::{MacSpec, NetSpec, NetSpecError, NetworkSpec};
 pub use raw::{ClassGuid, RawSpec};
@@ -71,6 +73,9 @@ pub struct VmSpec {
     /// Pages can be taken from the guest and given back.
     #[serde(default)]
     pub balloon: bool,
+    /// Its screen.
+    #[serde(default)]
+    pub display: DisplaySpec,
     /// It has a keyboard.
     #[serde(default)]
     pub keyboard: bool,
@@ -249,6 +254,7 @@ impl VmSpec {
             integration: IntegrationSpec::default(),
             control: None,
             balloon: false,
+            display: DisplaySpec::None,
             keyboard: false,
             mouse: false,
             raw: Vec::new(),
