@@ -53,12 +53,27 @@ const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(60);
 
 /// Nanoseconds that one of `count` operations takes, where `work` does `count` of them.
-pub fn time(count: u64, mut work: impl FnMut()) -> f64 {
+pub fn time(count: u64, work: impl FnMut()) -> f64 {
+    let origin = Instant::now();
+    time_by(|| origin.elapsed(), count, work)
+}
+
+/// The same in time of the processor, the kernel's for this thread counted: for work that never
+/// sleeps, which others may keep from the processor.
+pub fn cpu_time(count: u64, work: impl FnMut()) -> f64 {
+    let now = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
+    };
+    time_by(now, count, work)
+}
+
+fn time_by(now: impl Fn() -> Duration, count: u64, mut work: impl FnMut()) -> f64 {
     let mut runs = 1_u32;
     let per_run = loop {
-        let started = Instant::now();
+        let started = now();
         (0..runs).for_each(|_| work());
-        let elapsed = started.elapsed();
+        let elapsed = now() - started;
         if elapsed * 4 > ROUND {
             break elapsed.as_secs_f64() / f64::from(runs);
         }
@@ -66,9 +81,9 @@ pub fn time(count: u64, mut work: impl FnMut()) -> f64 {
     };
     let runs = (ROUND.as_secs_f64() / per_run).ceil().max(1.0);
     let figure = |_| {
-        let started = Instant::now();
+        let started = now();
         (0..runs as u64).for_each(|_| work());
-        started.elapsed().as_secs_f64() * 1e9 / runs / count as f64
+        (now() - started).as_secs_f64() * 1e9 / runs / count as f64
     };
     median_of((0..ROUNDS).map(figure).collect())
 }

@@ -39,6 +39,7 @@ Lines:
   ring/two-threads  there and back between threads; limit: bare eventfds, a word in memory
   storage/ram       4 KiB reads of a RAM disk; limit: memcpy
   storage/file      the whole device on a file; limit: io_uring on the same file
+  network/frames    frames there and back and on a TAP; limit: a raw TAP
   bus/churn         offers, GPADLs, opens and closes a second
   vmm/start         start, size, memory and idle wake-ups; limit: a program that only runs HLT
   guest/exits       VM exits for each O_DIRECT read; limit: a signal and an interrupt
