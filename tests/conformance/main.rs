@@ -16,6 +16,7 @@ mod network;
 mod network_limits;
 mod network_oids;
 mod network_plug;
+mod network_threads;
 mod raw;
 mod sockets;
 mod storage;

@@ -4,15 +4,18 @@
 
 use busway_ring::Outgoing;
 use busway_testkit::Pair;
-use busway_vmbus::Progress;
+use busway_vmbus::{Channel, Progress};
 use busway_wire::nvsp::{
     Init, Message, MessageType, ReceiveBufferComplete, RndisChannel, ShareBuffer, Status, Version,
 };
 use busway_wire::packet::PacketType;
+use busway_wire::rndis::{Oid, Status as RndisStatus};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zerocopy::IntoBytes;
 
 use crate::netvsc::{CHECKSUM, LARGE_SEND, Netvsc, message, poke, words};
-use crate::network::{frame, large_send, setup, started, tcp_frame};
+use crate::network::{frame, large_send, rss, setup, started, tcp_frame};
+use crate::network_plug::open_subchannels;
 
 /// A small ring, and a guest that reads nothing for long: nothing is lost that was promised.
 #[test]
@@ -91,6 +94,45 @@ fn a_guest_that_completes_nothing_gets_no_more_than_it_has_room_for() {
     driver.frames(pair);
     driver.send_frame(pair, &[], &frame(60));
     assert_eq!(driver.frames(pair).len(), 1);
+}
+
+/// Frames lie in the letter box of a channel whose worker is busy, and its bell has rung: once for
+/// all of them, and anew when it has looked.
+#[test]
+fn frames_wait_for_a_channel_that_is_busy() {
+    let (mut setup, mut driver) = started(4);
+    let pair = &mut setup.pair;
+    let mut others = open_subchannels(pair, &mut driver, 3);
+    let mut worker = pair.take_channel(&others[1]);
+    let value = rss(&[2; 128], &[0x6d; 40]);
+    let status = driver.set(pair, Oid::GEN_RECEIVE_SCALE_PARAMETERS, &value);
+    assert_eq!(status, RndisStatus::SUCCESS);
+    let _ = worker.ready(1).unwrap();
+    for count in [100, 1, 50] {
+        assert!(!rings(&worker));
+        for _ in 0..count {
+            driver.send_frame(pair, &[], &tcp_frame(100, 4000, false));
+        }
+        assert!(driver.frames(pair).is_empty() && rings(&worker));
+        while worker.ready(1).unwrap() == Progress::More {}
+        let mut came = 0;
+        while let Some(packet) = others[1].try_receive(pair) {
+            came += driver.messages(&packet).1.len();
+            let id = packet.descriptor.transaction_id;
+            others[1].send(pair, &Outgoing::completion(id, &words(&[108, 1])));
+        }
+        assert_eq!(came, count);
+        while worker.run().unwrap() == Progress::More {}
+    }
+}
+
+/// Whether a channel's bell is to be heard.
+fn rings(worker: &Channel) -> bool {
+    let wakeups = worker.wakeups();
+    let bell = wakeups.iter().find(|wakeup| wakeup.token == 1).expect("a bell");
+    let mut fds = [PollFd::new(&bell.fd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).unwrap() == 1
 }
 
 /// FreeBSD: the buffers' lists are torn down while the channel is open.

@@ -25,7 +25,11 @@ fn another() -> NetworkCard {
 }
 
 /// As many subchannels as there are, open.
-fn open_subchannels(pair: &mut Pair, driver: &mut Netvsc, count: u32) -> Vec<GuestChannel> {
+pub(crate) fn open_subchannels(
+    pair: &mut Pair,
+    driver: &mut Netvsc,
+    count: u32,
+) -> Vec<GuestChannel> {
     let body = SubchannelRequest { operation: SubchannelOperation::ALLOCATE, count };
     let granted: SubchannelComplete = driver.ask_for(pair, MessageType::SUBCHANNEL, &body).1;
     assert_eq!((granted.status, granted.count), (Status::SUCCESS, count));

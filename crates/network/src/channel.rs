@@ -25,11 +25,12 @@ use crate::buffers::Parts;
 use crate::control::{self, Nature};
 use crate::counters::Counters;
 use crate::handshake::{self, Outcome};
+use crate::mail::{Mail, Parcel};
 use crate::outbox::{Outbox, Piece};
-use crate::receive::{Mail, Received, Receiver};
+use crate::receive::{Received, Receiver};
 use crate::send::Sender;
 use crate::settings::Settings;
-use crate::shared::{Parcel, Port, Shared};
+use crate::shared::{Port, Shared};
 
 /// Most bytes of the messages in one packet: twice what guests are told.
 const MOST_BYTES: usize = 2 * control::MAX_TRANSFER as usize;
@@ -88,6 +89,8 @@ pub(crate) struct NetworkChannel {
     outbox: Outbox,
     /// Frames for other channels, while a batch is taken.
     mail: Mail,
+    /// Frames from other channels, while they are looked at.
+    parcel: Parcel,
     answers: VecDeque<Answer>,
     /// The open channels that the guest was told to send on.
     announced: usize,
@@ -125,7 +128,8 @@ impl NetworkChannel {
             receiver: None,
             parts: Parts::default(),
             outbox: Outbox::default(),
-            mail: Mail::new(),
+            mail: Mail::default(),
+            parcel: Parcel::default(),
             answers: VecDeque::new(),
             announced: 1,
             readable,
@@ -185,7 +189,7 @@ impl NetworkChannel {
     /// Uses the receive buffer no more.
     fn let_go(&mut self) {
         self.outbox.clear();
-        drop(self.port.take_mail());
+        self.drop_mail();
         if let Some(mut receiver) = self.receiver.take() {
             receiver.clear(&mut self.parts);
             if self.parts.clear(&receiver.buffer) {
@@ -415,7 +419,7 @@ impl NetworkChannel {
                     if channel == self.index {
                         receiver.pieces.drain(..).for_each(|piece| self.outbox.push_frame(piece));
                     } else {
-                        self.mail.entry(channel).or_default().append(&mut receiver.pieces);
+                        self.mail.add(channel, &mut receiver.pieces);
                     }
                     continue;
                 }
@@ -470,28 +474,45 @@ impl NetworkChannel {
 
     /// Hands frames to the channels that they belong to.
     fn post_mail(&mut self) {
-        let Some(receiver) = &self.receiver else { return };
-        while let Some((channel, pieces)) = self.mail.pop_first() {
-            let frames = pieces.iter().filter(|piece| piece.ends).count() as u64;
-            let parcel = Parcel { buffer: Arc::clone(&receiver.buffer), pieces };
-            let port = self.settings.port(channel);
-            if !port.is_some_and(|port| port.post(parcel)) {
-                self.count(|counters| counters.no_room.add(frames));
+        let Some(Receiver { buffer, .. }) = &self.receiver else { return };
+        let (settings, mut lost, mut starving) = (&self.settings, 0, false);
+        self.mail.post(|channel, pieces| {
+            let port = settings.port(channel);
+            if !port.is_some_and(|port| port.post(buffer, pieces)) {
+                lost += pieces.iter().filter(|piece| piece.ends).count() as u64;
+                starving |= buffer.give_back(pieces.drain(..).map(|piece| piece.part));
             }
+        });
+        if lost != 0 {
+            self.count(|counters| counters.no_room.add(lost));
+        }
+        if starving {
+            self.shared.ring_all();
         }
     }
 
     /// Takes the frames that other channels have brought.
     fn take_mail(&mut self) {
-        for mut parcel in self.port.take_mail() {
-            let current = self.receiver.as_ref();
-            if current.is_some_and(|receiver| Arc::ptr_eq(&receiver.buffer, &parcel.buffer)) {
-                parcel.pieces.drain(..).for_each(|piece| self.outbox.push_frame(piece));
-            } else {
-                // The buffer is one that the guest may be waiting for.
-                drop(parcel);
-                self.shared.ring_first();
-            }
+        self.port.take_mail(&mut self.parcel);
+        if self.parcel.pieces.is_empty() {
+            return;
+        }
+        let current = self.receiver.as_ref();
+        if current.is_some_and(|receiver| self.parcel.is_of(&receiver.buffer)) {
+            self.parcel.pieces.drain(..).for_each(|piece| self.outbox.push_frame(piece));
+            self.parcel.empty();
+        } else {
+            // The buffer is one that the guest may be waiting for.
+            self.parcel.empty();
+            self.shared.ring_first();
+        }
+    }
+
+    /// Drops those frames.
+    fn drop_mail(&mut self) {
+        self.port.take_mail(&mut self.parcel);
+        if self.parcel.empty() {
+            self.shared.ring_all();
         }
     }
 }
@@ -586,7 +607,7 @@ impl ChannelHandler for NetworkChannel {
             });
         }
         (self.changes, self.settings) = self.shared.settings();
-        drop(self.port.take_mail());
+        self.drop_mail();
         if self.index != 0 {
             self.shared.ring_first();
             return Closing::Drained;

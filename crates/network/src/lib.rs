@@ -31,6 +31,7 @@ mod control;
 mod counters;
 mod ethernet;
 mod handshake;
+mod mail;
 mod outbox;
 mod receive;
 mod send;

@@ -12,7 +12,6 @@
 //! the guest is to know is written before. The guest may change any of that meanwhile: it lies to
 //! itself then.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -266,6 +265,3 @@ impl Receiver {
 fn parts_for(len: usize, part_len: usize) -> usize {
     (FrameHeader::LEN + 14 + TAG_LEN + len + 1).div_ceil(part_len - FROM)
 }
-
-/// Frames for other channels, by channel.
-pub(crate) type Mail = BTreeMap<u16, Vec<Piece>>;

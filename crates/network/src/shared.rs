@@ -17,6 +17,7 @@ use rustix::event::EventfdFlags;
 
 use crate::buffers::ReceiveBuffer;
 use crate::counters::Counters;
+use crate::mail::Parcel;
 use crate::outbox::Piece;
 use crate::settings::Settings;
 
@@ -51,24 +52,10 @@ impl Bell {
     }
 }
 
-/// Frames on their way from one channel to another.
-#[derive(Debug)]
-pub(crate) struct Parcel {
-    pub(crate) buffer: Arc<ReceiveBuffer>,
-    pub(crate) pieces: Vec<Piece>,
-}
-
-impl Drop for Parcel {
-    /// Parts that nobody has taken out are free again.
-    fn drop(&mut self) {
-        self.buffer.give_back(self.pieces.drain(..).map(|piece| piece.part));
-    }
-}
-
 /// An open channel as the others see it.
 #[derive(Debug)]
 pub(crate) struct Port {
-    inbox: Mutex<Vec<Parcel>>,
+    inbox: Mutex<Parcel>,
     /// Whether there is anything in it, to be asked without its lock.
     has_mail: AtomicBool,
     pub(crate) bell: Bell,
@@ -80,25 +67,23 @@ impl Port {
         Ok(Self { inbox, has_mail, bell: Bell::new()? })
     }
 
-    /// Leaves frames here; too many are dropped, and then this is false.
-    pub(crate) fn post(&self, parcel: Parcel) -> bool {
-        let mut inbox = lock(&self.inbox);
-        let waiting: usize = inbox.iter().map(|parcel| parcel.pieces.len()).sum();
-        let fits = waiting + parcel.pieces.len() <= MOST_WAITING;
-        if fits {
-            inbox.push(parcel);
-            self.has_mail.store(true, Ordering::Release);
-            drop(inbox);
+    /// Leaves frames here, of which nothing is left in `pieces`; false if they do not fit.
+    pub(crate) fn post(&self, buffer: &Arc<ReceiveBuffer>, pieces: &mut Vec<Piece>) -> bool {
+        if !lock(&self.inbox).add(buffer, pieces, MOST_WAITING) {
+            return false;
+        }
+        // A channel that has not looked since the last ring will find these too.
+        if !self.has_mail.swap(true, Ordering::AcqRel) {
             self.bell.ring();
         }
-        fits
+        true
     }
 
-    pub(crate) fn take_mail(&self) -> Vec<Parcel> {
-        if !self.has_mail.swap(false, Ordering::AcqRel) {
-            return Vec::new();
+    /// Takes what was left here, in exchange for an empty parcel.
+    pub(crate) fn take_mail(&self, empty: &mut Parcel) {
+        if self.has_mail.swap(false, Ordering::AcqRel) {
+            std::mem::swap(&mut *lock(&self.inbox), empty);
         }
-        std::mem::take(&mut lock(&self.inbox))
     }
 }
 
