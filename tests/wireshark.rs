@@ -21,7 +21,8 @@ use busway_wire::control::layout::Relid;
 use busway_wire::packet::{COMPLETION_REQUESTED, Descriptor, PacketType};
 use busway_wire::pipe::{PipeHeader, PipeKind};
 use busway_wire::{
-    Guid, class, control, hvsock, hypercall, ic, keyboard, mouse, nvsp, rndis, scsi, storvsc,
+    Guid, balloon, class, control, hvsock, hypercall, ic, keyboard, mouse, nvsp, rndis, scsi,
+    storvsc,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -74,6 +75,7 @@ fn names() -> String {
         "shutdown_action": ic::shutdown::Action,
         "keyboard": keyboard::MessageType,
         "mouse": mouse::MessageType,
+        "balloon": balloon::MessageType,
         "call": hypercall::CallCode,
         "hv_status": hypercall::Status,
     }
@@ -199,6 +201,8 @@ fn capture(path: &Path) {
     writer.packet(class::KEYBOARD, HOST, in_band, 0, &[], &key);
     let report = [PipeHeader::data(11).as_bytes(), &words(&[4, 3]), &[9, 8, 7]].concat();
     writer.packet(class::MOUSE, HOST, in_band, 0, &[], &report);
+    let report = words(&[5 | 40 << 16, 9, 1, 0, 2, 0, 0, 0, 0, 0]);
+    writer.packet(class::BALLOON, GUEST, in_band, 0, &[], &report);
     let data = [PipeHeader::data(3).as_bytes(), b"abc"].concat();
     writer.packet(hvsock::service(1024), GUEST, in_band, 0, &[], &data);
     // The rest.
@@ -271,6 +275,7 @@ fn tshark_understands_what_busway_understands() {
         "kvp#5 DATA_IN_BAND id=0x0 | KVP answer #7 ENUMERATE AUTO",
         "keyboard#5 DATA_IN_BAND id=0x0 | EVENT 0x1c",
         "mouse#5 DATA_IN_BAND id=0x0 | INPUT_REPORT",
+        "balloon#5 DATA_IN_BAND id=0x0 | STATUS_REPORT #9",
         "vsock#5 DATA_IN_BAND id=0x0 | stream 3 B",
         "storage#5 rings, interrupt",
         "storage#5 turn: signal",

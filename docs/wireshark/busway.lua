@@ -200,6 +200,7 @@ names.rndis_status = {
   [0x40010018] = "NETWORK_CHANGE",
   [0xc0000001] = "FAILURE",
   [0xc00000bb] = "NOT_SUPPORTED",
+  [0xc0010009] = "MULTICAST_FULL",
   [0xc0010014] = "INVALID_LENGTH",
   [0xc0010015] = "INVALID_DATA",
 }
@@ -325,6 +326,17 @@ names.mouse = {
   [0x2] = "INITIAL_DEVICE_INFO",
   [0x3] = "INITIAL_DEVICE_INFO_ACK",
   [0x4] = "INPUT_REPORT",
+}
+names.balloon = {
+  [0x1] = "VERSION_REQUEST",
+  [0x2] = "VERSION_RESPONSE",
+  [0x3] = "CAPABILITIES_REPORT",
+  [0x4] = "CAPABILITIES_RESPONSE",
+  [0x5] = "STATUS_REPORT",
+  [0x6] = "BALLOON_REQUEST",
+  [0x7] = "BALLOON_RESPONSE",
+  [0x8] = "UNBALLOON_REQUEST",
+  [0x9] = "UNBALLOON_RESPONSE",
 }
 names.call = {
   [0x2] = "FLUSH_VIRTUAL_ADDRESS_SPACE",
@@ -515,6 +527,8 @@ add("uint64", "ic.time", "Host time")
 add("uint32", "keyboard.type", "Keyboard message", base.DEC, names.keyboard)
 add("uint16", "keyboard.code", "Scan code", base.HEX)
 add("uint32", "keyboard.flags", "Key flags", base.HEX)
+add("uint16", "balloon.type", "Balloon message", base.DEC, names.balloon)
+add("uint32", "balloon.id", "Request")
 add("uint32", "mouse.type", "Mouse message", base.DEC, names.mouse)
 add("bytes", "mouse.report", "HID report")
 
@@ -788,6 +802,13 @@ local function mouse(tree, body)
   return name
 end
 
+local function balloon(tree, body)
+  local kind = number(tree, "balloon.type", body, 0, 2)
+  local id = number(tree, "balloon.id", body, 4, 4)
+  local name = kind and names.balloon[kind]
+  return name and id and (name .. " #" .. id)
+end
+
 local function stream(tree, body)
   local length = pipe(tree, body)
   return length and ("stream " .. length .. " B")
@@ -796,7 +817,7 @@ end
 local classes = {
   storage = storage, ide = storage, fc = storage, network = network,
   shutdown = component, timesync = component, heartbeat = component, kvp = component,
-  vss = component, fcopy = component, keyboard = keyboard, mouse = mouse, vsock = stream,
+  vss = component, fcopy = component, keyboard = keyboard, mouse = mouse, balloon = balloon, vsock = stream,
 }
 
 local function ranges(tree, kind, header)

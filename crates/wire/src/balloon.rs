@@ -4,6 +4,8 @@
 //!
 //! Source: Linux `drivers/hv/hv_balloon.c` (`enum dm_message_type`, `struct dm_balloon` …).
 
+use std::fmt;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::open_enum::open_enum;
@@ -120,6 +122,42 @@ pub struct UnballoonRequest {
     pub range_count: u32,
 }
 
+/// Prints a message of either side.
+#[derive(Clone, Copy)]
+pub struct Text<'a>(pub &'a [u8]);
+
+impl Text<'_> {
+    /// What it is.
+    pub fn kind(&self) -> Option<MessageType> {
+        Header::read_from_prefix(self.0).ok().map(|(header, _)| header.kind)
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok((header, body)) = Header::read_from_prefix(self.0) else {
+            return write!(f, "{} B, too few for a message", self.0.len());
+        };
+        let Header { kind, transaction_id: id, .. } = header;
+        write!(f, "{kind} #{id}")?;
+        let word = body.first_chunk().map(|word| u32::from_le_bytes(*word)).unwrap_or_default();
+        match kind {
+            MessageType::VERSION_REQUEST => write!(f, " {}.{}", word >> 16, word & 0xffff),
+            MessageType::VERSION_RESPONSE | MessageType::CAPABILITIES_RESPONSE => {
+                f.write_str(if word & 1 != 0 { " accepted" } else { " refused" })
+            }
+            MessageType::STATUS_REPORT => {
+                let status = Status::read_from_prefix(body).map(|(status, _)| status);
+                let Status { available, committed, .. } = status.unwrap_or_default();
+                write!(f, " available={available} committed={committed} pages")
+            }
+            MessageType::BALLOON_REQUEST => write!(f, " {word} pages"),
+            MessageType::CAPABILITIES_REPORT => write!(f, " {word:#x}"),
+            _ => Ok(()),
+        }
+    }
+}
+
 const _: () = assert!(size_of::<Header>() == 8);
 const _: () = assert!(size_of::<Answer>() == 16);
 const _: () = assert!(size_of::<BalloonRequest>() == 16);
@@ -128,6 +166,18 @@ const _: () = assert!(size_of::<UnballoonRequest>() == 16);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_printed() {
+        let text = |bytes: &[u8]| Text(bytes).to_string();
+        assert_eq!(text(&[1, 0, 16, 0, 7, 0, 0, 0, 0, 0, 2, 0]), "VERSION_REQUEST #7 2.0");
+        assert_eq!(
+            text(&[4, 0, 16, 0, 7, 0, 0, 0, 1, 0, 0, 0]),
+            "CAPABILITIES_RESPONSE #7 accepted"
+        );
+        assert_eq!(text(&[6, 0, 16, 0, 8, 0, 0, 0, 0, 2, 0, 0]), "BALLOON_REQUEST #8 512 pages");
+        assert_eq!(text(&[6, 0]), "2 B, too few for a message");
+    }
 
     /// `union dm_mem_page_range`: `start_page:40, page_cnt:24`.
     #[test]

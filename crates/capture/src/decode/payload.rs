@@ -5,7 +5,7 @@
 use busway_wire::ic::{self, kvp, vss};
 use busway_wire::packet::PacketType;
 use busway_wire::pipe::PipeHeader;
-use busway_wire::{Guid, class, hvsock, keyboard, mouse, nvsp, scsi, storvsc};
+use busway_wire::{Guid, balloon, class, hvsock, keyboard, mouse, nvsp, scsi, storvsc};
 
 use super::{Said, Side};
 
@@ -44,6 +44,7 @@ const CLASSES: &[(Guid, Explain)] = &[
     (class::FILE_COPY, component),
     (class::KEYBOARD, keyboard_message),
     (class::MOUSE, mouse_message),
+    (class::BALLOON, balloon_message),
 ];
 
 /// Explains the payload of a packet on a channel of this class.
@@ -194,6 +195,11 @@ fn mouse_message(packet: &Packet<'_>, _: &mut Meaning) -> Said {
         }
         Err(error) => Said::unknown(error),
     }
+}
+
+fn balloon_message(packet: &Packet<'_>, _: &mut Meaning) -> Said {
+    let text = balloon::Text(packet.payload);
+    Said::of(text, text.kind().is_some_and(|kind| kind.name().is_some()))
 }
 
 fn stream(packet: &Packet<'_>) -> Said {
