@@ -45,14 +45,16 @@ impl Tap for Scribe {
                         format!("{side:?} @{at} {kind} #{id} {header}+{payload}")
                     }
                     Event::Published(published) => format!(
-                        "in {}/{} out {}/{} mask {} {} {}",
+                        "in {}/{} out {}/{} mask {} {} {} {}/{}",
                         published.incoming_read,
                         published.incoming_write,
                         published.outgoing_read,
                         published.outgoing_write,
                         published.outgoing_mask,
                         published.reader_waits,
-                        published.writer_waits
+                        published.writer_waits,
+                        published.taken.packets,
+                        published.put.bytes
                     ),
                     Event::Outside { side, transaction_id, len, read } => {
                         let mut bytes = vec![0; *len];
@@ -117,7 +119,7 @@ fn packets_pass_with_their_place_and_what_the_guest_was_told() {
     channel.receive(&mut pair);
     // 16 B of descriptor, 8 of payload, 8 of trailer.
     let first = ["turn Signal", "Guest @0 DATA_IN_BAND #7 0+8", "Host @0 COMPLETION #7 0+8"];
-    let first = first.into_iter().chain(["in 32/32 out 0/32 mask 0 true false"]);
+    let first = first.into_iter().chain(["in 32/32 out 0/32 mask 0 true false 1/24"]);
     let lines = scribe.take();
     assert_eq!(lines, first.collect::<Vec<_>>());
     channel.incoming.mask();
@@ -125,7 +127,7 @@ fn packets_pass_with_their_place_and_what_the_guest_was_told() {
     channel.receive(&mut pair);
     let lines = scribe.take();
     assert_eq!(lines[1..3], ["Guest @32 DATA_IN_BAND #8 0+0", "Host @32 COMPLETION #8 0+0"]);
-    assert_eq!(lines[3], "in 56/56 out 32/56 mask 1 false false");
+    assert_eq!(lines[3], "in 56/56 out 32/56 mask 1 false false 1/16");
     pair.close(channel);
     assert_eq!(scribe.take().iter().filter(|line| *line == "closed").count(), 1);
 }

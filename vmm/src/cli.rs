@@ -11,6 +11,7 @@ use crate::control::protocol::Request;
 use crate::decode::DecodeArgs;
 use crate::smoke::args::SmokeArgs;
 use crate::spec::{HypervSpec, OnPanic, OnReset, SpecError, ValueError, VmSpec};
+use crate::top::TopArgs;
 
 /// The program.
 #[derive(Debug, Parser)]
@@ -35,6 +36,8 @@ pub enum Command {
     Decode(DecodeArgs),
     /// Say what this machine's KVM can do for busway, and what to do about what is missing
     Check(CheckArgs),
+    /// Watch what goes over the channels of a running machine
+    Top(TopArgs),
     /// Ask a running machine, or tell it what to do
     Ctl(CtlArgs),
 }

@@ -19,6 +19,7 @@
 //!   event_loop the main thread: console, signals, timeout, what vCPUs report
 //!   integration, input, disks, nets, links, vsock, raw   what stands behind devices, and outlives resets
 //!   control    the control socket and its client
+//!   traffic, top   what goes over channels, and who looks on
 //!   console    the host's end of the serial port
 //! smoke        a run that is watched, and what is said of it
 //! capture      what passes between guest and host, in a file
@@ -59,6 +60,8 @@ pub mod run;
 pub mod signals;
 pub mod smoke;
 pub mod spec;
+pub mod top;
+pub mod traffic;
 pub mod vcpu;
 pub mod vsock;
 

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Smoke(arguments) => smoke(arguments),
         Command::Decode(arguments) => busway::decode::decode(arguments).map_err(Into::into),
         Command::Check(arguments) => check(arguments),
+        Command::Top(arguments) => busway::top::top(arguments).map(|()| 0).map_err(Into::into),
         Command::Ctl(arguments) => ctl(arguments),
     };
     match status {

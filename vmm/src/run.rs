@@ -32,6 +32,7 @@ use crate::signals;
 use crate::smoke::judge::NotOffered;
 use crate::smoke::watch::Watch;
 use crate::spec::{OnReset, SpecError, VmSpec};
+use crate::traffic::Traffic;
 use crate::vcpu::Mailbox;
 use crate::vsock::{Vsock, VsockError};
 
@@ -143,6 +144,8 @@ struct Session {
     /// Who watches the guest.
     watch: Option<Arc<Watch>>,
     capture: Option<Arc<Capture>>,
+    /// What goes over the channels, if anybody can ask.
+    traffic: Option<Arc<Traffic>>,
 }
 
 /// Runs the machine of `spec` on the KVM device at `kvm` until it ends. KVM's counters of the
@@ -194,18 +197,20 @@ impl Session {
         let input = Input::new(spec.keyboard, spec.mouse).map_err(failed("eventfd"))?;
         let balloon = spec.balloon.then(Balloon::new).transpose().map_err(failed("eventfd"))?;
         let display = Display::open(&spec.display, &input)?;
+        let capture = spec.capture.as_ref().map(Capture::start).transpose()?.map(Arc::new);
+        let traffic = Arc::new(Traffic::new(capture.clone()));
         let handles = Handles {
             integration: integration.clone(),
             input: input.clone(),
             links: nets.links().clone(),
             display: display.clone(),
             balloon: balloon.clone().map(|balloon| (balloon, spec.memory.0)),
+            traffic: Arc::clone(&traffic),
         };
         let start = |path| Server::start(path, &handles);
         let control = spec.control.as_deref().map(start);
         let control = control.transpose()?;
         let console = Console::open(&spec.serial)?;
-        let capture = spec.capture.as_ref().map(Capture::start).transpose()?;
         Ok(Self {
             console,
             signals,
@@ -220,7 +225,8 @@ impl Session {
             panicked: Cell::new(false),
             counters: Counters::new(),
             watch: None,
-            capture: capture.map(Arc::new),
+            capture,
+            traffic: spec.control.is_some().then_some(traffic),
         })
     }
 
@@ -244,6 +250,10 @@ impl Session {
         let (sender, events) = mpsc::channel();
         let mailbox = Mailbox::new(sender, clone(&bell)?);
         let mut bus = board.bus(self.capture.as_ref())?;
+        if let Some(traffic) = &self.traffic {
+            traffic.clear();
+            bus.tap(traffic.clone());
+        }
         if let Some(watch) = self.watch.clone() {
             bus.watch(watch);
         }

@@ -16,7 +16,7 @@ use crate::fault::Fault;
 use crate::gpadl::{GpadlId, Lists};
 use crate::io::{Interrupts, Io, Link};
 use crate::milestone::Reporter;
-use crate::tap::{Cause, Published, Tapped};
+use crate::tap::{Cause, Published, Tapped, Traffic};
 
 /// Packets taken before the answers so far are shown to the guest: enough to spread the cost of a
 /// signal and of a back end's system call, few enough not to keep the first answer waiting.
@@ -250,7 +250,7 @@ impl Channel {
             let Some(packet) = self.incoming.next(&mut self.packet)? else {
                 return Ok(true);
             };
-            if let Some(tap) = &self.link.tap {
+            if let Some(tap) = &mut self.link.tap {
                 tap.read(at, &packet);
             }
             self.handler.on_packet(packet, &mut Io { link: &mut self.link })?;
@@ -282,6 +282,8 @@ impl Channel {
             outgoing_mask: outgoing.load(Word::InterruptMask),
             reader_waits,
             writer_waits,
+            taken: Traffic::default(),
+            put: Traffic::default(),
         };
         if let Some(tap) = &mut self.link.tap {
             tap.published(published);

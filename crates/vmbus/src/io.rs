@@ -83,7 +83,7 @@ impl Link {
     pub(crate) fn write_backlog(&mut self) -> Result<bool, Fault> {
         while let Some(held) = self.backlog.front() {
             let packet = held.outgoing();
-            if let Err(full) = push(&mut self.writer, self.tap.as_ref(), &packet, 0) {
+            if let Err(full) = push(&mut self.writer, self.tap.as_mut(), &packet, 0) {
                 if let Some(fault) = lasting(full) {
                     return Err(fault);
                 }
@@ -109,7 +109,7 @@ impl Link {
 
     #[inline]
     fn push(&mut self, packet: &Outgoing<'_>, spare: u32) -> Result<(), Full> {
-        push(&mut self.writer, self.tap.as_ref(), packet, spare)
+        push(&mut self.writer, self.tap.as_mut(), packet, spare)
     }
 
     fn spared(&self) -> u32 {
@@ -121,7 +121,7 @@ impl Link {
 #[inline]
 fn push(
     writer: &mut Writer<RingArea>,
-    tap: Option<&Tapped>,
+    tap: Option<&mut Tapped>,
     packet: &Outgoing<'_>,
     spare: u32,
 ) -> Result<(), Full> {

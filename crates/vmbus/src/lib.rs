@@ -47,4 +47,4 @@ pub use limit::{LogLimit, Seen};
 pub use milestone::{Milestone, Step, Witness};
 pub use offer::Offer;
 pub use server::{ControlError, Server, ServerConfig};
-pub use tap::{Cause, Event, Passing, Place, Published, Side, Tap};
+pub use tap::{Cause, Event, Passing, Place, Published, Side, Tap, Traffic};

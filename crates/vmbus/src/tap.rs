@@ -27,6 +27,11 @@ pub trait Tap: Send + Sync {
     /// This passes now.
     fn passes(&self, what: &Passing<'_>);
 
+    /// Whether packets and turns are wanted, beside what is [published](Event::Published) of them.
+    fn wants_packets(&self) -> bool {
+        true
+    }
+
     /// Whether data that lies outside of packets is wanted where there may be much of it: the
     /// contents of disks, frames.
     fn wants_data(&self) -> bool;
@@ -151,6 +156,26 @@ pub struct Published {
     pub reader_waits: bool,
     /// The guest's ring has the room that the guest waits for.
     pub writer_waits: bool,
+    /// What was taken out of the guest's ring since this was said last.
+    pub taken: Traffic,
+    /// What was put into the host's ring since this was said last.
+    pub put: Traffic,
+}
+
+/// Packets, and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of them, without trailers, and without the data that they refer to.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    const fn add(&mut self, descriptor: &Descriptor) {
+        self.packets += 1;
+        self.bytes += descriptor.total_len() as u64;
+    }
 }
 
 /// A channel's tap.
@@ -159,11 +184,16 @@ pub(crate) struct Tapped {
     place: Place,
     /// Where the rings stood when that was last said.
     said: (u32, u32),
+    wants_packets: bool,
+    taken: Traffic,
+    put: Traffic,
 }
 
 impl Tapped {
     pub(crate) fn new(tap: Arc<dyn Tap>, place: Place) -> Self {
-        Self { tap, place, said: (u32::MAX, u32::MAX) }
+        let (wants_packets, said) = (tap.wants_packets(), (u32::MAX, u32::MAX));
+        let (taken, put) = (Traffic::default(), Traffic::default());
+        Self { tap, place, said, wants_packets, taken, put }
     }
 
     fn passes(&self, event: Event<'_>) {
@@ -175,17 +205,27 @@ impl Tapped {
     }
 
     pub(crate) fn turn(&self, cause: Cause) {
-        self.passes(Event::Turn(cause));
+        if self.wants_packets {
+            self.passes(Event::Turn(cause));
+        }
     }
 
-    pub(crate) fn read(&self, at: u32, packet: &Packet<'_>) {
+    pub(crate) fn read(&mut self, at: u32, packet: &Packet<'_>) {
         let Packet { descriptor, header, payload } = packet;
+        self.taken.add(descriptor);
+        if !self.wants_packets {
+            return;
+        }
         self.passes(Event::Packet { side: Side::Guest, at, descriptor, header, payload });
     }
 
-    pub(crate) fn wrote(&self, at: u32, packet: &Outgoing<'_>) {
+    pub(crate) fn wrote(&mut self, at: u32, packet: &Outgoing<'_>) {
         let Outgoing { header, payload, .. } = *packet;
-        if let Some(descriptor) = &packet.descriptor() {
+        let descriptor = packet.descriptor();
+        if let Some(descriptor) = &descriptor {
+            self.put.add(descriptor);
+        }
+        if let Some(descriptor) = descriptor.as_ref().filter(|_| self.wants_packets) {
             self.passes(Event::Packet { side: Side::Host, at, descriptor, header, payload });
         }
     }
@@ -201,13 +241,17 @@ impl Tapped {
         len: usize,
         read: &dyn Fn(&mut [u8]) -> usize,
     ) {
-        self.passes(Event::Outside { side, transaction_id, len, read });
+        if self.wants_packets {
+            self.passes(Event::Outside { side, transaction_id, len, read });
+        }
     }
 
     /// Says where the rings stand, if either has moved.
-    pub(crate) fn published(&mut self, published: Published) {
+    pub(crate) fn published(&mut self, mut published: Published) {
         let now = (published.incoming_read, published.outgoing_write);
         if std::mem::replace(&mut self.said, now) != now {
+            published.taken = std::mem::take(&mut self.taken);
+            published.put = std::mem::take(&mut self.put);
             self.passes(Event::Published(published));
         }
     }

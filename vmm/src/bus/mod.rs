@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use busway_hyperv::synic::Synic;
 use busway_memory::GuestMemory;
-use busway_vmbus::{Bus, Connector, Device, Fault, ServerConfig, Witness};
+use busway_vmbus::{Bus, Connector, Device, Fault, ServerConfig, Tap, Witness};
 
 use crate::capture::Capture;
 use crate::engine::Engine;
@@ -62,6 +62,11 @@ impl VmBus {
     /// Tells `witness` from now on how far the guest comes.
     pub fn watch(&mut self, witness: Arc<dyn Witness>) {
         self.bus.watch(witness);
+    }
+
+    /// Lets `tap` see all that passes, instead of the capture.
+    pub fn tap(&mut self, tap: Arc<dyn Tap>) {
+        self.bus.tap(tap);
     }
 
     /// Puts a device on the bus.

@@ -54,6 +54,25 @@ impl Client {
 
     /// Makes a request, shows what the machine says, and says how it ended.
     pub fn ask(&mut self, request: &Request) -> Result<Ending, ClientError> {
+        let json = self.json;
+        self.converse(request, &mut |line, said| match said {
+            _ if json => print!("{line}"),
+            Line::Event(event) => eprintln!("{event}"),
+            Line::Done(reply) => print!("{reply}"),
+            Line::Failed(reason) => eprintln!("busway: {reason}"),
+        })
+    }
+
+    /// Makes a request and says how it ended, and shows nothing.
+    pub fn fetch(&mut self, request: &Request) -> Result<Ending, ClientError> {
+        self.converse(request, &mut |_, _| {})
+    }
+
+    fn converse(
+        &mut self,
+        request: &Request,
+        show: &mut dyn FnMut(&str, &Line),
+    ) -> Result<Ending, ClientError> {
         let mut text = serde_json::to_string(request).map_err(ClientError::Garbled)?;
         text.push('\n');
         self.lines.get_mut().write_all(text.as_bytes()).map_err(ClientError::Broken)?;
@@ -64,24 +83,11 @@ impl Client {
                 return Err(ClientError::Broken(io::ErrorKind::UnexpectedEof.into()));
             }
             let said = serde_json::from_str(&line).map_err(ClientError::Garbled)?;
-            if self.json {
-                print!("{line}");
-            }
+            show(&line, &said);
             match said {
-                Line::Event(event) if !self.json => eprintln!("{event}"),
                 Line::Event(_) => {}
-                Line::Done(reply) => {
-                    if !self.json {
-                        print!("{reply}");
-                    }
-                    return Ok(Ending::Done(reply));
-                }
-                Line::Failed(reason) => {
-                    if !self.json {
-                        eprintln!("busway: {reason}");
-                    }
-                    return Ok(Ending::Failed(reason));
-                }
+                Line::Done(reply) => return Ok(Ending::Done(reply)),
+                Line::Failed(reason) => return Ok(Ending::Failed(reason)),
             }
         }
     }

@@ -59,6 +59,12 @@ impl Conversation {
     pub(super) fn answer(&mut self, request: Request, tell: Tell<'_>) -> Result<Reply, String> {
         match request {
             Request::Status => return Ok(Reply::Status(self.status())),
+            Request::Channels => {
+                return Ok(Reply::Channels { channels: self.handles.traffic.channels() });
+            }
+            Request::Counters => {
+                return Ok(Reply::Counters { channels: self.handles.traffic.channels() });
+            }
             Request::Shutdown { action, force } => self.shutdown(action, force)?,
             Request::SetTime => self.handles.integration.time.sync(),
             Request::Kvp(request) => return self.kvp(request),

@@ -10,12 +10,15 @@ mod conversation;
 pub mod protocol;
 pub mod server;
 
+use std::sync::Arc;
+
 use busway_balloon::Balloon;
 
 use crate::display::Display;
 use crate::input::Input;
 use crate::integration::Integration;
 use crate::links::Links;
+use crate::traffic::Traffic;
 
 /// What requests are about.
 #[derive(Clone)]
@@ -30,4 +33,6 @@ pub struct Handles {
     pub display: Option<Display>,
     /// The balloon, if there is one, and the machine's memory in bytes.
     pub balloon: Option<(Balloon, u64)>,
+    /// What goes over its channels.
+    pub traffic: Arc<Traffic>,
 }

@@ -26,6 +26,10 @@ use crate::spec::Size;
 pub enum Request {
     /// Say which services the guest has taken up, and whether it is alive
     Status,
+    /// Say which channels are open, where their interrupts go, and how full their rings are
+    Channels,
+    /// Say what has gone over each open channel
+    Counters,
     /// Ask the guest to switch off, to start over, or to hibernate
     Shutdown {
         /// What to ask for
@@ -258,6 +262,16 @@ pub enum Reply {
         /// Lines.
         height: u32,
     },
+    /// The open channels.
+    Channels {
+        /// By their numbers.
+        channels: Vec<ChannelState>,
+    },
+    /// The same, for who asks what has gone over them.
+    Counters {
+        /// By their numbers.
+        channels: Vec<ChannelState>,
+    },
     /// The guest's memory, in bytes.
     Balloon {
         /// A driver of the guest lends pages.
@@ -280,6 +294,57 @@ pub struct Pair {
     pub key: String,
     /// The value, as text.
     pub value: String,
+}
+
+/// An open channel, and what has gone over it since it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelState {
+    /// Its number, as captures have it.
+    pub number: u32,
+    /// 0 for a primary channel.
+    pub subchannel: u16,
+    /// The device's name, or its class.
+    pub device: String,
+    /// Which device.
+    pub instance: String,
+    /// The VP that was to be interrupted when the channel was opened.
+    pub vp: Option<u32>,
+    /// The guest's number of it.
+    pub relid: Option<u16>,
+    /// Bytes that the guest's ring holds.
+    pub incoming_len: u32,
+    /// Bytes that stood in it when that was last looked at.
+    pub incoming_used: u32,
+    /// Bytes that the host's ring holds.
+    pub outgoing_len: u32,
+    /// Bytes that stood in it when that was last looked at.
+    pub outgoing_used: u32,
+    /// Packets from the guest.
+    pub packets_in: u64,
+    /// Bytes of them.
+    pub bytes_in: u64,
+    /// Packets to the guest.
+    pub packets_out: u64,
+    /// Bytes of them.
+    pub bytes_out: u64,
+    /// Times that the rings were shown to the guest.
+    pub batches: u64,
+    /// Times that it had to be interrupted then.
+    pub interrupts: u64,
+    /// Times that it got packets without an interrupt: it was still reading, or
+    pub spared: u64,
+    /// of these, it had masked interrupts.
+    pub masked: u64,
+}
+
+impl ChannelState {
+    /// The device, and which of its channels.
+    pub fn name(&self) -> String {
+        match self.subchannel {
+            0 => self.device.clone(),
+            index => format!("{}.{index}", self.device),
+        }
+    }
 }
 
 /// How the machine and its guest are.
@@ -344,6 +409,32 @@ pub enum Event {
     },
 }
 
+fn print_channels(f: &mut fmt::Formatter<'_>, channels: &[ChannelState]) -> fmt::Result {
+    let (ch, device, vp, relid) = ("ch", "device", "vp", "relid");
+    writeln!(f, "{ch:>3} {device:<12} {vp:>3} {relid:>5}  guest's ring, host's ring; instance")?;
+    for state in channels {
+        let number = |number: Option<u32>| number.map_or("-".to_owned(), |it| it.to_string());
+        let (vp, relid) = (number(state.vp), number(state.relid.map(u32::from)));
+        write!(f, "{:>3} {:<12} {vp:>3} {relid:>5}", state.number, state.name())?;
+        write!(f, "  {} of {} B,", state.incoming_used, state.incoming_len)?;
+        write!(f, " {} of {} B;", state.outgoing_used, state.outgoing_len)?;
+        writeln!(f, " {}", state.instance)?;
+    }
+    Ok(())
+}
+
+fn print_counters(f: &mut fmt::Formatter<'_>, channels: &[ChannelState]) -> fmt::Result {
+    for state in channels {
+        let ChannelState { packets_in, bytes_in, packets_out, bytes_out, .. } = state;
+        let ChannelState { interrupts, spared, masked, batches, .. } = state;
+        write!(f, "{:>3} {:<12} ", state.number, state.name())?;
+        write!(f, "in {packets_in} packets, {bytes_in} B; out {packets_out} packets, ")?;
+        write!(f, "{bytes_out} B; {batches} batches, {interrupts} interrupts, ")?;
+        writeln!(f, "{spared} times none for packets ({masked} masked)")?;
+    }
+    Ok(())
+}
+
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -356,6 +447,8 @@ impl fmt::Display for Reply {
             Self::Screenshot { file, width, height } => {
                 writeln!(f, "{} ({width}x{height})", file.display())
             }
+            Self::Channels { channels } => print_channels(f, channels),
+            Self::Counters { channels } => print_counters(f, channels),
             Self::Balloon { ready, target, memory, available, committed } => {
                 let mib = |bytes: u64| bytes >> 20;
                 writeln!(f, "{:<12} {}", "driver", if *ready { "ready" } else { "none" })?;

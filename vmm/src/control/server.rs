@@ -132,6 +132,7 @@ mod tests {
     use crate::integration::Integration;
     use crate::links::Links;
     use crate::spec::IntegrationSpec;
+    use crate::traffic::Traffic;
 
     fn path(name: &str) -> PathBuf {
         std::env::temp_dir().join(format!("busway-control-{name}-{}", std::process::id()))
@@ -141,8 +142,10 @@ mod tests {
         let spec: IntegrationSpec = "shutdown,time".parse().unwrap();
         let (integration, input) = (Integration::new(&spec), Input::new(false, false));
         let (integration, input) = (integration.unwrap(), input.unwrap());
-        let links = Links::default();
-        Server::start(path, &Handles { integration, input, links, display: None, balloon: None })
+        let traffic = Arc::new(Traffic::new(None));
+        let (links, display, balloon) = (Links::default(), None, None);
+        let handles = Handles { integration, input, links, display, balloon, traffic };
+        Server::start(path, &handles)
     }
 
     #[test]

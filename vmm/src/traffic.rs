@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What goes over each open channel, for `busway ctl SOCKET counters` and `busway top`.
+//!
+//! A channel counts for itself and says what it has counted when it shows its rings to the guest, so
+//! that this costs a lock for each batch of packets, and only where there is a control socket.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use busway_vmbus::{Event, InterruptTarget, Passing, Place, Published, Tap};
+use busway_wire::class;
+
+use crate::capture::Capture;
+use crate::control::protocol::ChannelState;
+use crate::lock;
+
+/// What goes over the channels of a machine; what passes goes on to its capture.
+pub struct Traffic {
+    capture: Option<Arc<Capture>>,
+    channels: Mutex<BTreeMap<u32, ChannelState>>,
+}
+
+impl Traffic {
+    /// Nothing yet.
+    pub fn new(capture: Option<Arc<Capture>>) -> Self {
+        Self { capture, channels: Mutex::default() }
+    }
+
+    /// The machine starts over, and its channels' numbers do.
+    pub fn clear(&self) {
+        lock(&self.channels).clear();
+    }
+
+    /// Each open channel.
+    pub fn channels(&self) -> Vec<ChannelState> {
+        lock(&self.channels).values().cloned().collect()
+    }
+
+    fn count(&self, place: &Place, event: &Event<'_>) {
+        let number = place.key.number();
+        match *event {
+            Event::Opened { target, incoming_len, outgoing_len } => {
+                let (vp, relid) = match target {
+                    InterruptTarget::Polled => (None, None),
+                    InterruptTarget::EventFlag { vp, flag, .. } => (Some(vp), Some(flag)),
+                    InterruptTarget::InterruptPage { bit, .. } => (Some(0), Some(bit)),
+                };
+                let device = class::name(place.class);
+                let state = ChannelState {
+                    number,
+                    subchannel: place.subchannel,
+                    device: device.map_or_else(|| place.class.to_string(), str::to_owned),
+                    instance: place.instance.to_string(),
+                    vp,
+                    relid,
+                    incoming_len,
+                    outgoing_len,
+                    ..ChannelState::default()
+                };
+                lock(&self.channels).insert(number, state);
+            }
+            Event::Published(published) => {
+                if let Some(state) = lock(&self.channels).get_mut(&number) {
+                    add(state, &published);
+                }
+            }
+            Event::Closed => {
+                lock(&self.channels).remove(&number);
+            }
+            Event::Turn(_) | Event::Packet { .. } | Event::Outside { .. } => {}
+        }
+    }
+}
+
+fn add(state: &mut ChannelState, published: &Published) {
+    // The guest's own index may be anything.
+    let used = |write: u32, read: u32, len: u32| match write.checked_sub(read) {
+        Some(used) => used.min(len),
+        None => len.saturating_sub(read - write),
+    };
+    let Published { incoming_read, incoming_write, outgoing_read, outgoing_write, .. } = *published;
+    state.incoming_used = used(incoming_write, incoming_read, state.incoming_len);
+    state.outgoing_used = used(outgoing_write, outgoing_read, state.outgoing_len);
+    state.packets_in += published.taken.packets;
+    state.bytes_in += published.taken.bytes;
+    state.packets_out += published.put.packets;
+    state.bytes_out += published.put.bytes;
+    state.batches += 1;
+    state.interrupts += u64::from(published.reader_waits || published.writer_waits);
+    let spared = published.put.packets != 0 && !published.reader_waits;
+    state.spared += u64::from(spared);
+    state.masked += u64::from(spared && published.outgoing_mask != 0);
+}
+
+impl Tap for Traffic {
+    fn passes(&self, what: &Passing<'_>) {
+        if let Passing::Channel(place, event) = what {
+            self.count(place, event);
+        }
+        if let Some(capture) = &self.capture {
+            capture.passes(what);
+        }
+    }
+
+    fn wants_packets(&self) -> bool {
+        self.capture.is_some()
+    }
+
+    fn wants_data(&self) -> bool {
+        self.capture.as_ref().is_some_and(|capture| capture.wants_data())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use busway_integration::Heartbeat;
+    use busway_testkit::{Pair, PairConfig};
+    use busway_wire::Version;
+
+    use super::*;
+
+    #[test]
+    fn a_channel_counts_as_long_as_it_is_open() {
+        let traffic = Arc::new(Traffic::new(None));
+        let mut pair = Pair::new(PairConfig::default());
+        pair.bus.tap(traffic.clone());
+        pair.add(Heartbeat::new(Duration::from_secs(2)).unwrap().device());
+        let offer = *pair.connect(Version::V5_3).offer(class::HEARTBEAT);
+        assert!(traffic.channels().is_empty());
+        let channel = pair.open(&offer, 4, 0).unwrap();
+        let [state] = &*traffic.channels() else { panic!("one channel is open") };
+        assert_eq!((&*state.device, state.vp), ("heartbeat", Some(0)));
+        assert_eq!(state.relid.map(u32::from), Some(offer.relid));
+        assert_eq!((state.incoming_len, state.outgoing_len), (12288, 12288));
+        // It asks for versions at once: pipe, header and the lists.
+        assert_eq!((state.packets_in, state.packets_out, state.interrupts), (0, 1, 1));
+        assert_eq!(u64::from(state.outgoing_used), state.bytes_out + 8);
+        pair.close(channel);
+        assert!(traffic.channels().is_empty());
+    }
+
+    #[test]
+    fn an_index_that_makes_no_sense_is_no_harm() {
+        let mut state = ChannelState { incoming_len: 100, ..ChannelState::default() };
+        let rings = Published {
+            incoming_read: 0,
+            incoming_write: u32::MAX,
+            incoming_pending: 0,
+            outgoing_read: u32::MAX,
+            outgoing_write: 0,
+            outgoing_mask: 1,
+            reader_waits: false,
+            writer_waits: false,
+            taken: Default::default(),
+            put: Default::default(),
+        };
+        add(&mut state, &rings);
+        assert_eq!((state.incoming_used, state.outgoing_used, state.spared), (100, 0, 0));
+    }
+}
