@@ -25,6 +25,7 @@ tests![
     sixty_four_disks_are_told_apart,
     discarded_blocks_are_given_back,
     an_image_under_layers_stays_what_it_is,
+    an_image_in_longer_blocks_is_a_disk_or_a_disc,
     a_file_system_is_mounted_and_written,
     scsi_is_answered_as_its_tools_expect,
 ];
@@ -270,6 +271,35 @@ fn an_image_under_layers_stays_what_it_is(case: &Case) -> Outcome {
     );
     assert_eq!((second.fact("temporary"), second.fact("zeroes")), (&*before, "0"));
     assert_eq!(disk.sha256(), before);
+    Ok(())
+}
+
+/// F42, as far as the guest does it by itself: the disc goes out and comes in. And a disk whose blocks
+/// are 4 KiB.
+fn an_image_in_longer_blocks_is_a_disk_or_a_disc(case: &Case) -> Outcome {
+    let disk = case.empty_disk(8);
+    let disc = case.path("disc.iso");
+    let disc = Image::noise(disc, 3 << 20);
+    let before = disc.sha256();
+    let guest = case.guest().cpus(2).disk_with(&disk, "block-size=4096");
+    let guest = guest.flag("--dvd").flag(disc.path()).run(
+        "disk=$(disk 0)
+        fact disk $(cat /sys/block/${disk#/dev/}/queue/logical_block_size)
+        agent write $disk direct seed=5 block=64k count=16
+        agent check $disk direct seed=5 block=64k count=16
+        modprobe sr_mod
+        for turn in $(seq 500); do [ ! -b /dev/sr0 ] || break; usleep 20000; done
+        fact disc $(cat /sys/block/sr0/queue/logical_block_size)
+        fact before $(sum /dev/sr0)
+        eject /dev/sr0
+        dd if=/dev/sr0 of=/dev/null bs=2048 count=1 2>/dev/null || fact out yes
+        eject -t /dev/sr0
+        echo 3 >/proc/sys/vm/drop_caches
+        fact after $(sum /dev/sr0)",
+    );
+    assert_eq!((guest.fact("disk"), guest.fact("disc")), ("4096", "2048"));
+    assert_eq!((guest.fact("before"), guest.fact("after")), (&*before, &*before));
+    assert_eq!(guest.fact("out"), "yes");
     Ok(())
 }
 

@@ -99,8 +99,16 @@ pub struct RunArgs {
     /// are only read) or a block device. Writes go to the qcow2 file of overlay=, which is made if
     /// it is not there, or nowhere with temporary. May be given up to 255 times, and adds to
     /// the disks of --spec
-    #[arg(long, value_name = "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary]")]
+    #[arg(
+        long,
+        value_name = "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary][,block-size=N]"
+    )]
     pub disk: Vec<String>,
+
+    /// DVD drive with the disc of an ISO image in it, behind the disks. May be repeated, and adds
+    /// to the drives of --spec
+    #[arg(long, value_name = "FILE")]
+    pub dvd: Vec<PathBuf>,
 
     /// Network card: on a TAP of the host's, on passt (started for it; needs no rights), on a
     /// program at a unix socket that speaks as passt does, or on itself. May be given up to 16
@@ -277,6 +285,7 @@ impl RunArgs {
         if self.timeout.is_some() {
             spec.timeout = Some(timeout);
         }
+        spec.dvds.extend_from_slice(&self.dvd);
         for disk in &self.disk {
             spec.disks.push(parse("disk", disk)?);
         }

@@ -2,6 +2,8 @@
 
 //! The machine's disks: opened and locked once, whatever happens to the machine.
 
+use std::path::{Path, PathBuf};
+
 use busway_block::{Disk, DiskOptions, Layer, OpenError};
 use busway_storage::{LunError, Luns, StorageController};
 use busway_wire::Guid;
@@ -18,6 +20,9 @@ pub enum DiskError {
     /// Its image cannot be opened.
     #[error("--disk: {0}")]
     Open(#[from] OpenError),
+    /// A disc's image cannot be opened.
+    #[error("--dvd: {0}")]
+    Disc(OpenError),
     /// Its place on the controller cannot be.
     #[error("--disk: {0}")]
     Place(#[from] LunError),
@@ -31,11 +36,15 @@ pub struct Disks {
 }
 
 impl Disks {
-    /// Opens the images, the first as unit 0, for a machine with `cpus` processors.
-    pub fn open(specs: &[DiskSpec], cpus: u32) -> Result<Self, DiskError> {
+    /// Opens the images, the first as unit 0, and behind them the discs of drives, for a machine
+    /// with `cpus` processors.
+    pub fn open(specs: &[DiskSpec], dvds: &[PathBuf], cpus: u32) -> Result<Self, DiskError> {
         let mut disks = Vec::new();
         for (lun, spec) in (0..).zip(specs) {
+            let plain = DiskOptions::default();
+            let logical_block = spec.block_size.unwrap_or(plain.logical_block);
             let options = DiskOptions {
+                logical_block,
                 read_only: spec.readonly,
                 serial: spec.serial.clone(),
                 format: spec.format.map(|FormatSpec(format)| format),
@@ -43,12 +52,17 @@ impl Disks {
                     Some(overlay) => Some(Layer::Overlay(overlay.clone())),
                     None => spec.temporary.then_some(Layer::Temporary),
                 },
-                ..DiskOptions::default()
+                ..plain
             };
             disks.push((lun, Disk::open(&spec.file, &options)?));
         }
         let channels = u16::try_from(cpus).unwrap_or(u16::MAX);
-        Ok(Self { luns: Luns::new(disks)?, channels })
+        let mut luns = Luns::new(disks)?;
+        for (number, file) in dvds.iter().enumerate() {
+            let lun = u8::try_from(specs.len() + number).unwrap_or(u8::MAX);
+            luns.add_drive(lun, disc(file)?)?;
+        }
+        Ok(Self { luns, channels })
     }
 
     /// A controller with the disks; `None` if there are none.
@@ -67,4 +81,15 @@ impl Disks {
             }
         }
     }
+}
+
+/// The disc of an ISO image.
+fn disc(file: &Path) -> Result<Disk, DiskError> {
+    let options = DiskOptions {
+        read_only: true,
+        logical_block: 2048,
+        physical_block: 2048,
+        ..DiskOptions::default()
+    };
+    Disk::open(file, &options).map_err(DiskError::Disc)
 }

@@ -159,7 +159,7 @@ pub fn run(
 ) -> Result<Verdict, RunError> {
     spec.check()?;
     let mut files = BootFiles::open(spec)?;
-    let disks = Disks::open(&spec.disks, spec.cpus)?;
+    let disks = Disks::open(&spec.disks, &spec.dvds, spec.cpus)?;
     let nets = Nets::open(&spec.nets)?;
     let loaded = Loaded::new(spec, &mut files)?;
     let host = Host::open(kvm)?;

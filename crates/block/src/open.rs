@@ -31,7 +31,7 @@ pub struct DiskOptions {
     /// The serial number, 1 to 64 printable ASCII characters; without one, a number that depends
     /// on the image's path.
     pub serial: Option<String>,
-    /// Bytes of a logical block: 512 or 4096.
+    /// Bytes of a logical block: 512 or 4096; 2048 on a disc.
     pub logical_block: u32,
     /// Bytes of a physical block: a power of two from the logical block to 64 KiB.
     pub physical_block: u32,
@@ -360,7 +360,7 @@ pub(crate) fn check_options(
 ) -> Result<(), OpenError> {
     let &DiskOptions { logical_block: logical, physical_block: physical, .. } = options;
     let is_physical = physical.is_power_of_two() && (logical..=0x1_0000).contains(&physical);
-    if !matches!(logical, 512 | 4096) || !is_physical {
+    if !matches!(logical, 512 | 2048 | 4096) || !is_physical {
         return Err(OpenError::BlockSizes { logical, physical });
     }
     if let Some(serial) = &options.serial

@@ -46,6 +46,27 @@ pub(crate) fn of_disk(disk: &Disk, vital: bool, page: VpdPage) -> Result<Vec<u8>
     Ok(with_header(Peripheral::DISK, page, &body))
 }
 
+/// What INQUIRY returns for a drive with `disc` in it, or with nothing.
+pub(crate) fn of_drive(disc: &Disk, vital: bool, page: VpdPage) -> Result<Vec<u8>, Sense> {
+    let invalid = Err(Sense::illegal(AdditionalSense::INVALID_FIELD_IN_CDB));
+    if !vital {
+        return match page {
+            VpdPage(0) => Ok(Inquiry::VIRTUAL_DVD.as_bytes().to_vec()),
+            _ => invalid,
+        };
+    }
+    let pages = PAGES.get(..3).unwrap_or_default();
+    let body = match page {
+        VpdPage::SUPPORTED_PAGES => pages.as_bytes().to_vec(),
+        VpdPage::UNIT_SERIAL_NUMBER => disc.identity().serial.as_bytes().to_vec(),
+        VpdPage::DEVICE_IDENTIFICATION => {
+            Identifiers::virtual_disk(disc.identity().unique).as_bytes().to_vec()
+        }
+        _ => return invalid,
+    };
+    Ok(with_header(Peripheral::DISC_DRIVE, page, &body))
+}
+
 /// What INQUIRY returns where no unit is: data in every case, that says so in its first byte.
 ///
 /// Linux's storvsc makes a success out of any answer to INQUIRY, and would take the zeroes that an

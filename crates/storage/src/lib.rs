@@ -23,6 +23,7 @@
 
 mod channel;
 mod controller;
+mod dvd;
 mod handshake;
 mod inquiry;
 mod luns;

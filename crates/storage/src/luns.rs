@@ -2,7 +2,11 @@
 
 //! Which disks a controller has, and where.
 
+use std::sync::Arc;
+
 use busway_block::Disk;
+
+use crate::dvd::Tray;
 
 /// Where a guest looks for a unit: bus, target and unit number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,24 +43,45 @@ pub struct Luns {
     disks: Vec<Disk>,
     /// The index in `disks` of each unit.
     places: Box<[Option<usize>; 256]>,
+    /// The index in `disks` of each that is a disc in a drive, and the drive's tray.
+    trays: Vec<(usize, Arc<Tray>)>,
 }
 
 impl Luns {
     /// The units `disks`, in any order.
     pub fn new(disks: impl IntoIterator<Item = (u8, Disk)>) -> Result<Self, LunError> {
-        let mut luns = Self { disks: Vec::new(), places: Box::new([None; 256]) };
+        let places = Box::new([None; 256]);
+        let mut luns = Self { disks: Vec::new(), places, trays: Vec::new() };
         for (lun, disk) in disks {
-            if lun == u8::MAX {
-                return Err(LunError::OutOfRange { lun });
-            }
-            let index = luns.disks.len();
-            match luns.places.get_mut(usize::from(lun)) {
-                Some(place @ None) => *place = Some(index),
-                _ => return Err(LunError::Taken { lun }),
-            }
-            luns.disks.push(disk);
+            luns.add(lun, disk)?;
         }
         Ok(luns)
+    }
+
+    fn add(&mut self, lun: u8, disk: Disk) -> Result<usize, LunError> {
+        if lun == u8::MAX {
+            return Err(LunError::OutOfRange { lun });
+        }
+        let index = self.disks.len();
+        match self.places.get_mut(usize::from(lun)) {
+            Some(place @ None) => *place = Some(index),
+            _ => return Err(LunError::Taken { lun }),
+        }
+        self.disks.push(disk);
+        Ok(index)
+    }
+
+    /// Adds a drive with `disc` in it, a disk that is read-only and has blocks of 2048 bytes.
+    pub fn add_drive(&mut self, lun: u8, disc: Disk) -> Result<(), LunError> {
+        let index = self.add(lun, disc)?;
+        self.trays.push((index, Arc::default()));
+        Ok(())
+    }
+
+    /// The tray of the drive whose disc is disk `index`; `None` if that is no disc.
+    pub(crate) fn tray(&self, index: usize) -> Option<&Tray> {
+        let tray = self.trays.iter().find(|(disc, _)| *disc == index);
+        tray.map(|(_, tray)| &**tray)
     }
 
     /// All disks; what [`find`](Self::find) returns is an index here.

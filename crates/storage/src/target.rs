@@ -11,8 +11,9 @@ use busway_wire::scsi::{
 use busway_wire::storvsc::Direction;
 use zerocopy::IntoBytes;
 
+use crate::dvd::Tray;
 use crate::luns::{Address, Luns};
-use crate::{Reply, inquiry, mode, unmap};
+use crate::{Reply, dvd, inquiry, mode, unmap};
 
 /// Most bytes of one WRITE SAME, as guests are told: with a pattern each of them is written.
 pub(crate) const MAX_WRITE_SAME_BYTES: u64 = 1 << 30;
@@ -82,7 +83,13 @@ pub fn execute(
         (_, Command::ReportLuns { select, allocation }) => {
             report_luns(luns, request.address, select).map(|list| put(data, allocation, &list))
         }
-        (Some((index, disk)), command) => Unit { disk, index, data, more }.execute(&command),
+        (Some((index, disk)), command) => {
+            let mut unit = Unit { disk, index, data, more };
+            match luns.tray(index) {
+                Some(tray) => unit.execute_on_drive(tray, &command),
+                None => unit.execute(&command),
+            }
+        }
         (None, Command::Inquiry { vital, page, allocation }) => {
             Ok(put(data, allocation.into(), &inquiry::of_nothing(vital, page)))
         }
@@ -101,6 +108,9 @@ fn contradicts(command: &Command, direction: Direction, data: &GuestSlices) -> b
         | Command::RequestSense { .. }
         | Command::ReadCapacity10
         | Command::ReadCapacity16 { .. }
+        | Command::ReadToc { .. }
+        | Command::GetConfiguration { .. }
+        | Command::GetEventStatus { .. }
         | Command::ReportLuns { .. } => true,
         _ => return false,
     };
@@ -169,7 +179,9 @@ impl Unit<'_> {
             Command::Unmap { anchor, length } => self.unmap(anchor, length.into()),
             Command::WriteSame(same) => self.write_same(&same),
             Command::Verify { transfer, byte_check } => self.verify(&transfer, byte_check),
-            Command::TestUnitReady | Command::PreventRemoval => Ok(Step::Done(Reply::good(0))),
+            Command::TestUnitReady | Command::PreventRemoval { .. } => {
+                Ok(Step::Done(Reply::good(0)))
+            }
             Command::StartStop { start, load_eject, power_condition } => {
                 self.start_stop(start || power_condition != 0, load_eject)
             }
@@ -187,9 +199,63 @@ impl Unit<'_> {
             Command::RequestSense { descriptor, allocation } => {
                 Ok(self.request_sense(descriptor, allocation.into()))
             }
-            Command::ReportLuns { .. } | Command::Other(_) => {
-                Err(illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE))
+            Command::ReportLuns { .. }
+            | Command::ReadToc { .. }
+            | Command::GetConfiguration { .. }
+            | Command::GetEventStatus { .. }
+            | Command::Other(_) => Err(illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE)),
+            Command::OtherAction(..) => Err(INVALID_FIELD),
+        }
+    }
+
+    /// A command for a drive: its own, those that need its disc, and those of any unit.
+    fn execute_on_drive(&mut self, tray: &Tray, command: &Command) -> Result<Step, Sense> {
+        match *command {
+            Command::Inquiry { vital, page, allocation } => {
+                let bytes = inquiry::of_drive(self.disk, vital, page)?;
+                Ok(put(self.data, allocation.into(), &bytes))
             }
+            Command::RequestSense { .. } => self.execute(command),
+            Command::PreventRemoval { prevent } => {
+                tray.lock(prevent);
+                Ok(Step::Done(Reply::good(0)))
+            }
+            Command::StartStop { start, load_eject, .. } => {
+                if load_eject {
+                    tray.operate(!start)?;
+                }
+                Ok(Step::Done(Reply::good(0)))
+            }
+            Command::ModeSense(mode) => {
+                Ok(put(self.data, mode.allocation.into(), &tray.mode(&mode)?))
+            }
+            Command::GetConfiguration { allocation } => {
+                Ok(put(self.data, allocation.into(), tray.profile().as_bytes()))
+            }
+            Command::GetEventStatus { polled: true, classes, allocation } => {
+                Ok(put(self.data, allocation.into(), tray.event(classes).as_bytes()))
+            }
+            // Nothing is ever announced by itself.
+            Command::GetEventStatus { polled: false, .. } => Err(INVALID_FIELD),
+            Command::ReadToc { msf, format, allocation } => {
+                tray.ready()?;
+                let bytes = dvd::contents(msf, format, self.last_lba() + 1)?;
+                Ok(put(self.data, allocation.into(), &bytes))
+            }
+            Command::TestUnitReady
+            | Command::Read(_)
+            | Command::Verify { .. }
+            | Command::ReadCapacity10
+            | Command::ReadCapacity16 { .. } => {
+                tray.ready()?;
+                self.execute(command)
+            }
+            Command::Write(_)
+            | Command::SynchronizeCache { .. }
+            | Command::WriteSame(_)
+            | Command::Unmap { .. }
+            | Command::ReportLuns { .. }
+            | Command::Other(_) => Err(illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE)),
             Command::OtherAction(..) => Err(INVALID_FIELD),
         }
     }

@@ -523,3 +523,91 @@ fn an_absent_unit_answers_inquiry_with_data_and_nothing_else() {
         }
     }
 }
+
+/// A drive at the place where the other tests have their disk.
+fn drive() -> Bench {
+    let mut bench = bench();
+    let options =
+        DiskOptions { read_only: true, logical_block: 2048, physical_block: 2048, ..options() };
+    bench.luns = Luns::new([]).unwrap();
+    bench.luns.add_drive(2, Disk::ram(100 * 2048, &options).unwrap()).unwrap();
+    bench
+}
+
+/// The sense data of a command that must fail.
+fn sense_of(step: Step) -> (u8, u8, u8) {
+    let Step::Done(Reply { sense: Some(sense), .. }) = step else { panic!("{step:?}") };
+    (sense.key.0, sense.additional.code, sense.additional.qualifier)
+}
+
+const READY: [u8; 6] = [0; 6];
+const EJECT: [u8; 6] = [0x1b, 0, 0, 0, 2, 0];
+const LOAD: [u8; 6] = [0x1b, 0, 0, 0, 3, 0];
+const EVENT: [u8; 10] = [0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8, 0];
+
+#[test]
+fn a_drive_says_what_it_is_and_what_disc_it_has() {
+    let mut bench = drive();
+    let inquiry = bench.data(&[0x12, 0, 0, 0, 36, 0], 36);
+    assert_eq!((inquiry[0], inquiry[1]), (5, 0x80));
+    assert_eq!(bench.data(&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8), [0, 0, 0, 99, 0, 0, 8, 0]);
+    // One track of data from block 0, and the end behind the last block.
+    let toc = bench.data(&[0x43, 0, 0, 0, 0, 0, 0, 0, 20, 0], 20);
+    assert_eq!(toc[..4], [0, 18, 1, 1]);
+    assert_eq!(toc[4..12], [0, 0x14, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(toc[12..], [0, 0x14, 0xaa, 0, 0, 0, 0, 100]);
+    let msf = bench.data(&[0x43, 2, 0, 0, 0, 0, 0, 0, 20, 0], 20);
+    assert_eq!(msf[16..], [0, 0, 3, 25]);
+    let configuration = bench.data(&[0x46, 0, 0, 0, 0, 0, 0, 0, 8, 0], 8);
+    assert_eq!(configuration, [0, 0, 0, 4, 0, 0, 0, 0x10]);
+    // As Linux reads it: a tray (bits 7:5 of byte 6), it ejects (bit 3), it reads DVDs.
+    let mode = bench.data(&[0x5a, 0, 0x2a, 0, 0, 0, 0, 0, 128, 0], 128);
+    assert_eq!((mode.len(), mode[8], mode[10], mode[11]), (28, 0x2a, 8, 0));
+    assert_eq!((mode[14] >> 5, mode[14] & 8), (1, 8));
+    let step = bench.ask(&[0x28, 0, 0, 0, 0, 98, 0, 0, 2, 0], 4096);
+    let Step::Io(io) = step else { panic!("{step:?}") };
+    assert_eq!((io.operation, io.offset, io.moved), (Operation::Read, 98 * 2048, 4096));
+    assert_eq!(sense_of(bench.ask(&[0x28, 0, 0, 0, 0, 99, 0, 0, 2, 0], 4096)), (5, 0x21, 0));
+    assert_eq!(sense_of(bench.tell(&[0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0], &[0; 2048])), (5, 0x20, 0));
+}
+
+#[test]
+fn a_disc_that_went_and_came_is_told_once_by_each_way() {
+    let mut bench = drive();
+    let done = |step| assert_eq!(step, Step::Done(Reply::good(0)));
+    done(bench.ask(&READY, 0));
+    assert_eq!(bench.data(&EVENT, 8), [0, 6, 4, 0x10, 0, 2, 0, 0]);
+    done(bench.ask(&EJECT, 0));
+    for cdb in [&READY[..], &[0x25; 10][..], &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]] {
+        assert_eq!(sense_of(bench.ask(cdb, 2048)), (2, 0x3a, 0));
+    }
+    assert_eq!(bench.data(&EVENT, 8), [0, 6, 4, 0x10, 3, 1, 0, 0]);
+    assert_eq!(bench.data(&EVENT, 8), [0, 6, 4, 0x10, 0, 1, 0, 0]);
+    // It is still a drive.
+    assert_eq!(bench.data(&[0x12, 0, 0, 0, 36, 0], 36)[0], 5);
+    done(bench.ask(&LOAD, 0));
+    assert_eq!(bench.data(&EVENT, 8), [0, 6, 4, 0x10, 2, 2, 0, 0]);
+    assert_eq!(sense_of(bench.ask(&READY, 0)), (6, 0x28, 0));
+    done(bench.ask(&READY, 0));
+    // Loading what is loaded changes nothing.
+    done(bench.ask(&LOAD, 0));
+    done(bench.ask(&READY, 0));
+}
+
+#[test]
+fn a_locked_disc_stays_in() {
+    let mut bench = drive();
+    bench.ask(&[0x1e, 0, 0, 0, 1, 0], 0);
+    assert_eq!(sense_of(bench.ask(&EJECT, 0)), (5, 0x53, 2));
+    assert_eq!(bench.ask(&READY, 0), Step::Done(Reply::good(0)));
+    bench.ask(&[0x1e, 0, 0, 0, 0, 0], 0);
+    assert_eq!(bench.ask(&EJECT, 0), Step::Done(Reply::good(0)));
+}
+
+#[test]
+fn a_disk_knows_no_commands_of_drives() {
+    let mut bench = bench();
+    for cdb in [[0x43, 0, 0, 0, 0, 0, 0, 0, 20, 0], [0x46, 0, 0, 0, 0, 0, 0, 0, 8, 0], EVENT] {
+        assert_eq!(sense_of(bench.ask(&cdb, 20)), (5, 0x20, 0));
+    }
+}

@@ -34,6 +34,9 @@ pub struct DiskSpec {
     /// What is written is gone when the machine ends.
     #[serde(default)]
     pub temporary: bool,
+    /// Bytes of a logical block: 512 or 4096.
+    #[serde(default)]
+    pub block_size: Option<u32>,
 }
 
 /// The format of an image, by its name.
@@ -76,7 +79,8 @@ pub enum DiskSpecError {
 }
 
 /// What a disk's words may be.
-const WORDS: &str = "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary]";
+const WORDS: &str =
+    "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary][,block-size=512|4096]";
 
 impl FromStr for DiskSpec {
     type Err = ValueError;
@@ -93,6 +97,7 @@ impl FromStr for DiskSpec {
             format: None,
             overlay: None,
             temporary: false,
+            block_size: None,
         };
         for part in parts {
             match part.split_once('=') {
@@ -100,6 +105,8 @@ impl FromStr for DiskSpec {
                 Some(("serial", serial)) => disk.serial = Some(serial.to_owned()),
                 None if part == "temporary" => disk.temporary = true,
                 Some(("overlay", file)) if !file.is_empty() => disk.overlay = Some(file.into()),
+                Some(("block-size", "512")) => disk.block_size = Some(512),
+                Some(("block-size", "4096")) => disk.block_size = Some(4096),
                 Some(("format", format)) => {
                     let format = format.parse::<Format>();
                     disk.format =
@@ -153,6 +160,7 @@ mod tests {
         assert!(disk.readonly && !disk.temporary && disk.overlay.is_none());
         let disk: DiskSpec = "a.img,format=vhdx,overlay=b".parse().unwrap();
         assert_eq!((disk.format, disk.overlay), (Some(FormatSpec(Format::Vhdx)), Some("b".into())));
+        assert_eq!("a,block-size=4096".parse::<DiskSpec>().unwrap().block_size, Some(4096));
         assert!("a.img,temporary".parse::<DiskSpec>().unwrap().temporary);
         assert!(!"a.img".parse::<DiskSpec>().unwrap().readonly);
         for wrong in [
@@ -163,6 +171,7 @@ mod tests {
             "a.img,",
             "a,format=iso",
             "a,overlay=",
+            "a,block-size=1024",
         ] {
             assert!(wrong.parse::<DiskSpec>().is_err(), "{wrong:?}");
         }

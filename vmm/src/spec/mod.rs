@@ -58,6 +58,9 @@ pub struct VmSpec {
     /// Disks, in the order in which the guest finds them.
     #[serde(default)]
     pub disks: Vec<DiskSpec>,
+    /// DVD drives: the image of the disc in each.
+    #[serde(default)]
+    pub dvds: Vec<PathBuf>,
     /// Network cards.
     #[serde(default)]
     pub nets: Vec<NetSpec>,
@@ -207,7 +210,7 @@ pub enum SpecError {
     #[error("--timeout 0: give one second or more")]
     Timeout,
     /// More disks than a controller takes.
-    #[error("--disk is given {0} times: give at most {MAX_DISKS}")]
+    #[error("--disk and --dvd are given {0} times: give at most {MAX_DISKS}")]
     TooManyDisks(usize),
     /// A disk that cannot be used.
     #[error(transparent)]
@@ -249,6 +252,7 @@ impl VmSpec {
             memory: default_memory(),
             hyperv: HypervSpec::default(),
             disks: Vec::new(),
+            dvds: Vec::new(),
             nets: Vec::new(),
             serial: SerialSpec::default(),
             integration: IntegrationSpec::default(),
@@ -296,8 +300,9 @@ impl VmSpec {
         if self.timeout == Some(0) {
             return Err(SpecError::Timeout);
         }
-        if self.disks.len() > MAX_DISKS {
-            return Err(SpecError::TooManyDisks(self.disks.len()));
+        let units = self.disks.len() + self.dvds.len();
+        if units > MAX_DISKS {
+            return Err(SpecError::TooManyDisks(units));
         }
         if self.nets.len() > MAX_NETS {
             return Err(SpecError::TooManyNets(self.nets.len()));

@@ -44,7 +44,33 @@ pub enum Command {
         power_condition: u8,
     },
     /// Lock the medium in the device, or unlock it.
-    PreventRemoval,
+    PreventRemoval {
+        /// Lock, else unlock.
+        prevent: bool,
+    },
+    /// The table of contents of a disc.
+    ReadToc {
+        /// Addresses as minutes, seconds and frames.
+        msf: bool,
+        /// 0 for the table, 1 for sessions.
+        format: u8,
+        /// Bytes of room.
+        allocation: u16,
+    },
+    /// What a drive can do.
+    GetConfiguration {
+        /// Bytes of room.
+        allocation: u16,
+    },
+    /// What has happened to a disc.
+    GetEventStatus {
+        /// Answer at once.
+        polled: bool,
+        /// A bit for each class of events.
+        classes: u8,
+        /// Bytes of room.
+        allocation: u16,
+    },
     /// Capacity in 32 bits.
     ReadCapacity10,
     /// Capacity in 64 bits, and what the disk can do.
@@ -203,7 +229,9 @@ impl Command {
                 load_eject: cdb.length & 2 != 0,
                 power_condition: cdb.length >> 4,
             },
-            Opcode::PREVENT_ALLOW_MEDIUM_REMOVAL => Self::PreventRemoval,
+            Opcode::PREVENT_ALLOW_MEDIUM_REMOVAL => {
+                Self::PreventRemoval { prevent: cdb.length & 1 != 0 }
+            }
             other => Self::Other(other),
         }
     }
@@ -235,6 +263,17 @@ impl Command {
                 subpage: byte3,
                 allocation: cdb.length.get(),
             }),
+            Opcode::READ_TOC => Self::ReadToc {
+                msf: cdb.flags & 2 != 0,
+                format: byte2 & 0xf,
+                allocation: cdb.length.get(),
+            },
+            Opcode::GET_CONFIGURATION => Self::GetConfiguration { allocation: cdb.length.get() },
+            Opcode::GET_EVENT_STATUS_NOTIFICATION => {
+                let [_, _, classes, _] = cdb.lba.get().to_be_bytes();
+                let polled = cdb.flags & 1 != 0;
+                Self::GetEventStatus { polled, classes, allocation: cdb.length.get() }
+            }
             other => Self::Other(other),
         }
     }
@@ -388,7 +427,28 @@ impl fmt::Display for Command {
                     condition => write!(f, " power-condition={condition}"),
                 }
             }
-            Self::PreventRemoval => f.write_str("PREVENT_ALLOW_MEDIUM_REMOVAL"),
+            Self::PreventRemoval { prevent } => {
+                write!(
+                    f,
+                    "PREVENT_ALLOW_MEDIUM_REMOVAL {}",
+                    if prevent { "lock" } else { "unlock" }
+                )
+            }
+            Self::ReadToc { msf, format, allocation } => {
+                let msf = if msf { " msf" } else { "" };
+                write!(f, "READ_TOC format {format}{msf}, room for {allocation} B")
+            }
+            Self::GetConfiguration { allocation } => {
+                write!(f, "GET_CONFIGURATION, room for {allocation} B")
+            }
+            Self::GetEventStatus { polled, classes, allocation } => {
+                let polled = if polled { " polled" } else { "" };
+                write!(
+                    f,
+                    "GET_EVENT_STATUS_NOTIFICATION{polled} classes {classes:#04x}, \
+                     room for {allocation} B"
+                )
+            }
             Self::ReadCapacity10 => f.write_str("READ_CAPACITY_10"),
             Self::ReadCapacity16 { allocation } => write!(f, "READ_CAPACITY_16 room={allocation}"),
             Self::Read(transfer) | Self::Write(transfer) => transfer.fmt(f),

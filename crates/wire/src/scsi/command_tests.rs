@@ -183,7 +183,8 @@ fn the_rest_of_what_a_disk_driver_sends() {
         parse(&[0x1b, 1, 0, 0, 0x02, 0]),
         Command::StartStop { start: false, load_eject: true, power_condition: 0 }
     );
-    assert_eq!(parse(&[0x1e, 0, 0, 0, 1, 0]), Command::PreventRemoval);
+    assert_eq!(parse(&[0x1e, 0, 0, 0, 1, 0]), Command::PreventRemoval { prevent: true });
+    assert_eq!(parse(&[0x1e, 0, 0, 0, 2, 0]), Command::PreventRemoval { prevent: false });
     let verify = parse(&[0x2f, 0x02, 0, 0, 0, 1, 0, 0, 2, 0]);
     assert!(matches!(
         verify,
@@ -210,4 +211,18 @@ fn a_cut_command_is_an_error_with_the_numbers() {
         cdb.push(0);
         assert!(Command::parse(&cdb).is_ok());
     }
+}
+
+/// As Linux's `drivers/cdrom/cdrom.c` and `drivers/scsi/sr.c` lay them out.
+#[test]
+fn commands_of_drives_are_parsed() {
+    let toc = [0x43, 2, 0, 0, 0, 0, 0, 0, 12, 0];
+    assert_eq!(parse(&toc), Command::ReadToc { msf: true, format: 0, allocation: 12 });
+    let sessions = [0x43, 0, 1, 0, 0, 0, 0, 1, 0, 0x40];
+    assert_eq!(parse(&sessions), Command::ReadToc { msf: false, format: 1, allocation: 256 });
+    let configuration = [0x46, 2, 0, 0x1f, 0, 0, 0, 0, 16, 0];
+    assert_eq!(parse(&configuration), Command::GetConfiguration { allocation: 16 });
+    let event = [0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8, 0];
+    let expected = Command::GetEventStatus { polled: true, classes: 0x10, allocation: 8 };
+    assert_eq!(parse(&event), expected);
 }

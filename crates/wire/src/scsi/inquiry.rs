@@ -97,6 +97,14 @@ impl Inquiry {
         product: *b"Virtual Disk    ",
         revision: *b"1.0 ",
     };
+
+    /// Hyper-V's DVD drive.
+    pub const VIRTUAL_DVD: Self = Self {
+        peripheral: Peripheral::DISC_DRIVE,
+        removable: Self::REMOVABLE,
+        product: *b"Virtual DVD-ROM ",
+        ..Self::VIRTUAL_DISK
+    };
 }
 
 impl fmt::Display for Inquiry {

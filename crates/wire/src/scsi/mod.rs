@@ -11,6 +11,7 @@ mod command;
 mod data;
 mod inquiry;
 mod mode;
+mod multimedia;
 mod sense;
 
 pub use cdb::{Cdb6, Cdb10, Cdb12, Cdb16};
@@ -23,6 +24,9 @@ pub use inquiry::{
     VpdPage, provisioning,
 };
 pub use mode::{CachingPage, ControlPage, DeviceSpecific, ModeHeader6, ModeHeader10, PageCode};
+pub use multimedia::{
+    Capabilities, EventStatus, MediaEvent, Profile, TocHeader, TocTrack, minutes_seconds_frames,
+};
 pub use sense::{AdditionalSense, FixedSense, Sense, SenseKey};
 
 use crate::open_enum::open_enum;

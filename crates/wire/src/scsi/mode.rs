@@ -16,6 +16,8 @@ open_enum! {
         CONTROL = 0x0a,
         /// How it reports failures that it expects (SPC-4).
         INFORMATIONAL_EXCEPTIONS = 0x1c,
+        /// What a CD drive can do (MMC-3).
+        CD_CAPABILITIES = 0x2a,
         /// Every page.
         ALL = 0x3f,
     }

@@ -84,12 +84,16 @@ additional_sense! {
     WRITE_PROTECTED = 0x27 / 0x00, "write protected";
     /// A thinly provisioned disk has no room left.
     SPACE_ALLOCATION_FAILED = 0x27 / 0x07, "space allocation failed write protect";
+    /// There is another medium than before.
+    MEDIUM_MAY_HAVE_CHANGED = 0x28 / 0x00, "not ready to ready change, medium may have changed";
     /// The capacity is another than before.
     CAPACITY_DATA_HAS_CHANGED = 0x2a / 0x09, "capacity data has changed";
     /// Mode pages cannot be saved.
     SAVING_NOT_SUPPORTED = 0x39 / 0x00, "saving parameters not supported";
     /// No disc in the drive.
     MEDIUM_NOT_PRESENT = 0x3a / 0x00, "medium not present";
+    /// The medium is locked in the device.
+    MEDIUM_REMOVAL_PREVENTED = 0x53 / 0x02, "medium removal prevented";
     /// The device failed within.
     INTERNAL_TARGET_FAILURE = 0x44 / 0x00, "internal target failure";
 }
