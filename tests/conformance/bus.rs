@@ -34,6 +34,28 @@ fn a_request_is_answered_in_every_version() {
     }
 }
 
+/// All wait for one message slot, and come in order; the last is as good as the first.
+#[test]
+fn five_hundred_devices_are_offered_and_opened() {
+    let config = PairConfig { ram_pages: 16_384, ..PairConfig::default() };
+    let mut pair = Pair::new(config);
+    for instance in 1..=500 {
+        pair.add(Echo { instance, ..Echo::default() });
+    }
+    let offers = pair.connect(Version::V5_3).offers;
+    let relids: Vec<_> = offers.iter().map(|offer| offer.relid).collect();
+    assert_eq!(relids, (1..=500).collect::<Vec<_>>());
+    let mut channels: Vec<_> = offers.iter().map(|offer| pair.open(offer, 4, 0).unwrap()).collect();
+    for (id, channel) in (1..).zip(&mut channels) {
+        channel.request(&mut pair, id, b"hello");
+    }
+    for (id, channel) in (1..).zip(&mut channels) {
+        assert_eq!(channel.receive(&mut pair).descriptor.transaction_id, id);
+    }
+    pair.unload();
+    assert_eq!(pair.connect(Version::V5_3).offers.len(), 500);
+}
+
 #[test]
 fn a_request_without_the_flag_is_not_answered_whatever_its_id() {
     let (mut pair, _, mut channel) = open(Version::V5_3, 4);
