@@ -36,5 +36,5 @@ dd if=$disk of=/dev/null bs=4096 count=64 iflag=direct 2>/dev/null
 fact interrupts.before $before
 fact interrupts.after $(cat $(bound_to hv_storvsc | head -n 1)/channels/*/interrupts | head -n 1)
 fact vmbus.at $(dmesg | sed -n "s/^\[ *\([0-9.]*\)\].*Vmbus version.*/\1/p")
-fact drivers.at $(dmesg | sed -n "s/^\[ *\([0-9.]*\)\].*busway-guest: loads the drivers.*/\1/p")
+fact drivers.at $(dmesg | sed -n "s/^\[ *\([0-9.]*\)\].*Run \/init as init process.*/\1/p")
 fact disk.at $(dmesg | sed -n "s/^\[ *\([0-9.]*\)\].*Attached SCSI disk.*/\1/p")
