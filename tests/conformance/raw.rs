@@ -38,6 +38,13 @@ impl Program {
         send(&self.0, message, SendFlags::empty()).unwrap();
     }
 
+    fn try_hear(&self) -> Option<Vec<u8>> {
+        let mut message = vec![0; 64 << 10];
+        let (len, _) = recv(&self.0, &mut message[..], RecvFlags::DONTWAIT).ok()?;
+        message.truncate(len);
+        Some(message)
+    }
+
     fn hear(&self) -> Vec<u8> {
         let mut message = vec![0; 64 << 10];
         let (len, _) = recv(&self.0, &mut message[..], RecvFlags::empty()).unwrap();
@@ -137,6 +144,29 @@ fn what_is_no_frame_ends_the_program_and_not_the_guest() {
     program.say(&frame(6, 0, &[], 1, b"fine"));
     raw.channel.receive(&mut raw.pair);
     assert!(raw.pair.faults.is_empty());
+}
+
+/// C8: it is told to set a bit in a page and makes no hypercall; what it has sent arrives all the same.
+#[test]
+fn a_monitored_guest_is_heard_without_a_signal() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("raw");
+    let listener = Listener::bind(&path).unwrap();
+    let mut pair = Pair::new(PairConfig::default());
+    let device = RawDevice::new(CLASS, Guid::from_text_order(1), true, Some(listener));
+    pair.add(device.monitored(true));
+    let offer = *pair.connect(Version::V5_3).offer(CLASS);
+    assert_eq!((offer.monitor_allocated, offer.flags), (1, 0x410));
+    assert!(offer.monitor_id < 128, "FreeBSD panics at more");
+    let mut channel = pair.open(&offer, 8, 0).unwrap();
+    let program = Program::connect(&path);
+    pair.work();
+    for number in 0..3 {
+        channel.send(&mut pair, &Outgoing::in_band(0, &[1, 0, 0, 0, 1, 0, 0, 0, number]));
+        let heard = pair.wait("the guest's packet", |_| program.try_hear());
+        assert_eq!(heard, [number]);
+    }
+    assert!(pair.faults.is_empty());
 }
 
 #[test]

@@ -156,8 +156,9 @@ pub struct RunArgs {
     pub mouse: bool,
 
     /// A channel of any class, whose packets come and go over a unix socket (SOCK_SEQPACKET); for
-    /// who writes its driver, or its device. May be repeated
-    #[arg(long, value_name = "GUID[,pipe][,unix=PATH]")]
+    /// who writes its driver, or its device. With monitor, it is for a driver in user space that
+    /// signals by its monitor page (uio_hv_generic, DPDK). May be repeated
+    #[arg(long, value_name = "GUID[,pipe][,monitor][,unix=PATH]")]
     pub raw: Vec<String>,
 
     /// Record what passes between guest and host (messages, packets, interrupts, hypercalls) in a

@@ -29,7 +29,7 @@ pub fn open(specs: &[RawSpec]) -> Result<Vec<RawDevice>, RawError> {
         };
         let listener = spec.unix.as_ref().map(listen).transpose()?;
         let instance = Guid::from_text_order(FIRST_INSTANCE + index);
-        Ok(RawDevice::new(spec.class.0, instance, spec.pipe, listener))
+        Ok(RawDevice::new(spec.class.0, instance, spec.pipe, listener).monitored(spec.monitor))
     };
     (0..).zip(specs).map(open).collect()
 }

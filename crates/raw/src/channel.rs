@@ -13,6 +13,10 @@ use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Listener;
@@ -20,6 +24,9 @@ use crate::frame::Frame;
 
 /// The longest message that a program may send: no ring of a known driver takes a longer packet.
 const MAX_MESSAGE: usize = 256 << 10;
+
+/// How long a signal by the monitor page may go unseen: 1 ms.
+const LATENCY: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// Messages taken from the program in one turn.
 const TURN: usize = 16;
@@ -33,8 +40,10 @@ struct Client {
 pub(crate) struct RawChannel {
     listener: Option<Listener>,
     pipe: bool,
-    /// What the listener and the client are waited for by.
+    /// What the listener, the client and the timer are waited for by.
     ready: OwnedFd,
+    /// Says when to look into the ring of a guest that signals by its monitor page.
+    timer: Option<OwnedFd>,
     client: Option<Client>,
     /// For the program, as the socket has not taken them: one at most, beside those of the turn.
     to_client: VecDeque<Vec<u8>>,
@@ -43,14 +52,18 @@ pub(crate) struct RawChannel {
 }
 
 impl RawChannel {
-    pub(crate) fn new(listener: Option<Listener>, pipe: bool) -> io::Result<Self> {
+    pub(crate) fn new(listener: Option<Listener>, pipe: bool, monitored: bool) -> io::Result<Self> {
         let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         if let Some(listener) = &listener {
             let data = epoll::EventData::new_u64(0);
             epoll::add(&ready, &listener.0.socket, data, epoll::EventFlags::IN)?;
         }
+        let timer = monitored.then(start_timer).transpose()?;
+        if let Some(timer) = &timer {
+            epoll::add(&ready, timer, epoll::EventData::new_u64(2), epoll::EventFlags::IN)?;
+        }
         let to_client = VecDeque::new();
-        Ok(Self { listener, pipe, ready, client: None, to_client, to_guest: None })
+        Ok(Self { listener, pipe, ready, timer, client: None, to_client, to_guest: None })
     }
 
     /// Takes the program that connects, if none is there.
@@ -138,6 +151,15 @@ impl RawChannel {
     }
 }
 
+/// One that is due each [`LATENCY`].
+fn start_timer() -> io::Result<OwnedFd> {
+    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+    let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+    let time = Itimerspec { it_interval: LATENCY, it_value: LATENCY };
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &time)?;
+    Ok(timer)
+}
+
 impl ChannelHandler for RawChannel {
     fn on_packet(&mut self, packet: Packet<'_>, _io: &mut Io<'_>) -> Result<(), Fault> {
         if self.listener.is_none() {
@@ -179,8 +201,11 @@ impl ChannelHandler for RawChannel {
 
     fn on_ready(&mut self, _token: u32, _io: &mut Io<'_>) -> Result<(), Fault> {
         // What is ready is looked at in on_batch; this only takes the edges off.
-        let mut events = Vec::with_capacity(2);
-        let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        if let Some(timer) = &self.timer {
+            let _ = rustix::io::read(timer, &mut [0; 8]);
+        }
+        let mut events = Vec::with_capacity(3);
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
         let _ = epoll::wait(&self.ready, spare_capacity(&mut events), Some(&zero));
         Ok(())
     }

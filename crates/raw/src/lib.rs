@@ -7,6 +7,10 @@
 //! is one packet, a [`Frame`] and the payload behind it, or the data alone where the channel is a
 //! [pipe](busway_wire::pipe). While no program is connected, the guest's packets wait in its ring.
 //! When the guest closes the channel, the connection ends.
+//!
+//! Drivers in user space (`uio_hv_generic` of Linux 6.1, DPDK) signal by a bit in a page that a host
+//! is to look at from time to time, not by a hypercall. For them a channel can be
+//! [monitored](RawDevice::monitored).
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -69,13 +73,22 @@ pub struct RawDevice {
     class: Guid,
     instance: Guid,
     pipe: bool,
+    monitored: bool,
     listener: Option<Listener>,
 }
 
 impl RawDevice {
     /// A device of `class`. Without a listener it takes every packet and says nothing.
     pub const fn new(class: Guid, instance: Guid, pipe: bool, listener: Option<Listener>) -> Self {
-        Self { class, instance, pipe, listener }
+        Self { class, instance, pipe, monitored: false, listener }
+    }
+
+    /// The same, for a guest that signals by its monitor page: the device looks into the ring a
+    /// thousand times a second while the channel is open, so that it need not read the page.
+    #[must_use]
+    pub const fn monitored(mut self, monitored: bool) -> Self {
+        self.monitored = monitored;
+        self
     }
 }
 
@@ -83,17 +96,20 @@ impl Device for RawDevice {
     fn offer(&self) -> Offer {
         let mut offer = Offer::new(self.class, self.instance);
         if self.pipe {
-            offer.flags = OfferFlags::NAMED_PIPE_MODE;
+            offer.flags |= OfferFlags::NAMED_PIPE_MODE;
             let mode = PipeMode::MESSAGE.0.to_le_bytes();
             for (to, from) in offer.user_defined.iter_mut().zip(mode) {
                 *to = from;
             }
         }
+        if self.monitored {
+            offer.flags |= OfferFlags::REQUEST_MONITORED_NOTIFICATION;
+        }
         offer
     }
 
     fn open(&mut self, _opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {
-        let channel = RawChannel::new(self.listener.clone(), self.pipe);
+        let channel = RawChannel::new(self.listener.clone(), self.pipe, self.monitored);
         Ok(Box::new(channel.map_err(Fault::host)?))
     }
 }

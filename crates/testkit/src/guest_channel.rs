@@ -13,6 +13,8 @@ use crate::pair::Pair;
 pub struct GuestChannel {
     relid: u32,
     connection_id: u32,
+    /// It signals by its monitor page, which is to say not at all.
+    monitored: bool,
     gpadl: u32,
     vp: u32,
     /// The ring that the guest writes.
@@ -47,7 +49,8 @@ impl GuestChannel {
         let incoming = Reader::new(RingArea::map(memory, receive).unwrap()).unwrap();
         let buf = PacketBuf::for_ring(incoming.mem().data_len());
         let OfferChannel { relid, connection_id, .. } = *offer;
-        Self { relid, connection_id, gpadl, vp, outgoing, incoming, buf }
+        let monitored = offer.monitor_allocated & 1 != 0;
+        Self { relid, connection_id, monitored, gpadl, vp, outgoing, incoming, buf }
     }
 
     /// The channel's number on the wire.
@@ -77,7 +80,7 @@ impl GuestChannel {
     /// If it does not fit.
     pub fn send(&mut self, pair: &mut Pair, packet: &Outgoing<'_>) {
         self.outgoing.push(packet).unwrap();
-        if self.outgoing.publish() {
+        if self.outgoing.publish() && !self.monitored {
             pair.signal(self.connection_id);
         }
     }
@@ -121,7 +124,7 @@ impl GuestChannel {
             header: packet.header.to_vec(),
             payload: packet.payload.to_vec(),
         };
-        if self.incoming.publish() {
+        if self.incoming.publish() && !self.monitored {
             pair.signal(self.connection_id);
         }
         Some(packet)

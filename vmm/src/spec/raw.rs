@@ -19,6 +19,9 @@ pub struct RawSpec {
     /// Packets are those of a pipe.
     #[serde(default)]
     pub pipe: bool,
+    /// The guest signals by its monitor page.
+    #[serde(default)]
+    pub monitor: bool,
     /// The socket that the program connects to; without one, packets are taken and forgotten.
     #[serde(default)]
     pub unix: Option<PathBuf>,
@@ -47,17 +50,18 @@ impl From<ClassGuid> for String {
 impl FromStr for RawSpec {
     type Err = ValueError;
 
-    /// `GUID[,pipe][,unix=PATH]`.
+    /// `GUID[,pipe][,monitor][,unix=PATH]`.
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        const FORM: &str = "give GUID[,pipe][,unix=PATH]";
+        const FORM: &str = "give GUID[,pipe][,monitor][,unix=PATH]";
         let mut parts = text.split(',');
         let class = parts.next().unwrap_or_default().to_owned();
         let class =
             class.try_into().map_err(|ValueError(why)| ValueError(format!("{why}: {FORM}")))?;
-        let mut raw = Self { class, pipe: false, unix: None };
+        let mut raw = Self { class, pipe: false, monitor: false, unix: None };
         for part in parts {
             match part.split_once('=') {
                 None if part == "pipe" => raw.pipe = true,
+                None if part == "monitor" => raw.monitor = true,
                 Some(("unix", path)) if !path.is_empty() => raw.unix = Some(path.into()),
                 _ => {
                     return Err(ValueError(format!("{part:?} is no option of a channel: {FORM}")));
@@ -79,6 +83,7 @@ mod tests {
         let raw: RawSpec = format!("{GUID},pipe,unix=a.sock").parse().unwrap();
         assert_eq!((raw.pipe, raw.unix), (true, Some("a.sock".into())));
         assert_eq!(String::from(raw.class), GUID);
+        assert!(!raw.monitor && format!("{GUID},monitor").parse::<RawSpec>().unwrap().monitor);
         assert_eq!(GUID.parse::<RawSpec>().unwrap().unix, None);
         for wrong in ["", "scsi", "11223344,pipe", &format!("{GUID},unix="), &format!("{GUID},x")] {
             assert!(wrong.parse::<RawSpec>().is_err(), "{wrong:?}");

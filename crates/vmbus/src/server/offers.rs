@@ -2,7 +2,7 @@
 
 //! Offers: what the guest is told to exist, and to exist no more.
 
-use busway_wire::control::layout::{OfferChannel, Relid};
+use busway_wire::control::layout::{OfferChannel, OfferFlags, Relid};
 use busway_wire::control::{HostMessage, MessageType};
 use busway_wire::synic::VMBUS_SINT;
 
@@ -10,6 +10,10 @@ use super::channels::{Channel, Listing, State};
 use super::{ControlError, Server};
 use crate::action::{Action, ChannelKey};
 use crate::offer::Offer;
+
+/// Bits in a monitor page. Nobody reads them here (a device that has the guest use one looks into its
+/// ring by itself), so that two channels may have the same.
+const MONITORS: u16 = 128;
 
 /// What `monitorid` says when there is none.
 const NO_MONITOR: u8 = 0xff;
@@ -223,6 +227,7 @@ pub(super) const fn connection_id(relid: u16) -> u32 {
 
 fn offer_message(channel: &Channel, relid: u16) -> OfferChannel {
     let offer = &channel.offer;
+    let is_monitored = offer.flags.contains(OfferFlags::REQUEST_MONITORED_NOTIFICATION);
     OfferChannel {
         interface_type: offer.interface_type,
         instance: offer.instance,
@@ -233,8 +238,8 @@ fn offer_message(channel: &Channel, relid: u16) -> OfferChannel {
         subchannel_index: channel.subchannel_index,
         mmio_megabytes_optional: 0,
         relid: relid.into(),
-        monitor_id: NO_MONITOR,
-        monitor_allocated: 0,
+        monitor_id: if is_monitored { (relid % MONITORS) as u8 } else { NO_MONITOR },
+        monitor_allocated: is_monitored.into(),
         is_dedicated_interrupt: 1,
         connection_id: connection_id(relid),
     }
