@@ -137,6 +137,8 @@ const CASES: &[(&str, &[&str])] = &[
     ("run --kernel bzImage --net loopback,queues=0", &["--net", "queues=0", "1 to 64"]),
     ("run --kernel bzImage --net passt,queues=2", &["--net passt", "one queue", "TAP"]),
     ("run --kernel bzImage --net loopback,mtu=9001", &["--net", "mtu=9001", "9000"]),
+    ("run --kernel bzImage --display sdl", &["--display", "sdl", "vnc=ADDRESS:PORT", "png=PATH"]),
+    ("run --kernel bzImage --display png=x,size=9x9", &["--display", "size=9x9", "640x480"]),
     ("run --kernel bzImage --net tap=a --net tap=a", &["--net tap=a", "twice", "of its own"]),
     ("smoke", &["--kernel", "missing", "give"]),
     ("smoke --kernel text", &["--kernel", "neither a bzImage nor an ELF"]),
