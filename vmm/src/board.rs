@@ -122,6 +122,7 @@ impl Loaded {
 pub struct Board {
     // Field order is drop order: vCPUs go before the machine that they belong to.
     vcpus: Vec<Vcpu>,
+    processors: Arc<Processors>,
     engine: Arc<dyn Engine>,
     vm: Vm,
     memory: GuestMemory,
@@ -145,17 +146,18 @@ impl Board {
             .map(|index| vm.create_vcpu(host, index, spec.cpus, interface))
             .collect::<Result<Vec<_>, _>>()?;
         let synic = Arc::new(Synic::new(memory.clone(), spec.cpus));
+        let processors = Arc::new(Processors::new(vcpus.len()));
         let engine: Arc<dyn Engine> = match kind {
             EngineKind::Kvm => Arc::new(KvmEngine::new(host, &vm, &vcpus)?),
             EngineKind::Userspace => {
-                Arc::new(UserspaceEngine::new(&vm, &mut vcpus, &memory, &synic)?)
+                Arc::new(UserspaceEngine::new(&vm, &mut vcpus, &memory, &synic, &processors)?)
             }
         };
         if let Some(first) = vcpus.first() {
             first.enter(&entry)?;
         }
         let has_screen = map.vram.is_some();
-        Ok(Self { vcpus, engine, vm, memory, synic, has_screen })
+        Ok(Self { vcpus, processors, engine, vm, memory, synic, has_screen })
     }
 
     /// A bus for this machine, without devices, and the port by which it hears of its guest.
@@ -189,7 +191,7 @@ impl Board {
         let line = EventFd::new(EFD_NONBLOCK).map_err(failed("eventfd"))?;
         self.vm.connect_line(SERIAL_LINE, &line)?;
         let serial = Arc::new(Mutex::new(SerialPort::new(line, drained, output)));
-        let processors = Arc::new(Processors::new(self.vcpus.len()));
+        let processors = self.processors;
         let (memory, threads) = (self.memory, Arc::clone(&processors));
         let machine = Arc::new(Machine {
             ports: Ports::new(Arc::clone(&serial), self.has_screen),

@@ -89,6 +89,12 @@ pub trait Engine: Send + Sync {
     /// Raises `sint` of `vp` once. Nothing happens if the guest has masked it.
     fn raise(&self, vp: u32, sint: u8);
 
+    /// Gives `vcpu`, which has stopped between two instructions, an interrupt that its APIC could
+    /// not carry, if one waits.
+    fn inject(&self, _vcpu: &Vcpu) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Raises interrupt `vector` on `vp` once.
     fn interrupt(&self, vp: u32, vector: u8);
 

@@ -68,6 +68,13 @@ impl Processors {
         }
     }
 
+    /// Stops the thread of `vp` if it runs guest code now. One that is just about to is not stopped.
+    pub fn kick(&self, vp: u32) {
+        if let Some(vp) = self.vps.get(vp as usize) {
+            vp.kick();
+        }
+    }
+
     /// Waits until none of `vps` can use an old translation.
     pub fn flush(&self, vps: impl Iterator<Item = u32>) {
         let vps: Vec<_> = vps.filter_map(|vp| self.vps.get(vp as usize)).collect();

@@ -176,10 +176,17 @@ impl Runner {
                 self.finish(&mut vcpu, After::Broken(broken(&error)));
                 break;
             }
+            let mut interrupted = false;
             let after = vcpu.run(|exit| {
                 processors.leave(vp);
+                interrupted = matches!(exit, Exit::Interrupted);
                 self.handle(vp, exit)
             });
+            // Elsewhere it may be in the middle of an instruction.
+            if interrupted && let Err(error) = self.machine.partition.engine().inject(&vcpu) {
+                self.finish(&mut vcpu, After::Broken(format!("an interrupt: {error}")));
+                break;
+            }
             self.look_at_identity(&vcpu);
             if let Some(after) = after
                 && !self.finish(&mut vcpu, after)

@@ -13,7 +13,8 @@ use busway_hyperv::registers::GeneralProtection;
 use busway_hyperv::synic::SynicRegisters;
 use busway_wire::hypercall::Control;
 use kvm_bindings::{
-    KVM_SYSTEM_EVENT_RESET, Msrs, kvm_enable_cap, kvm_msr_entry, kvm_regs, kvm_segment,
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, KVM_SYSTEM_EVENT_RESET, Msrs, kvm_enable_cap,
+    kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment,
 };
 use kvm_ioctls::{ReadMsrExit, VcpuExit, VcpuFd, VmFd, WriteMsrExit};
 use vmm_sys_util::errno::Error as Errno;
@@ -251,6 +252,29 @@ impl Vcpu {
     /// Writes to its APIC.
     pub fn write_apic(&self, write: ApicWrite) -> io::Result<()> {
         apic::write(&self.vm, &self.fd, self.place, write)
+    }
+
+    /// Has it take interrupt `vector` next, past its APIC; false if it does not take any now. It must
+    /// have stopped between two instructions.
+    pub(super) fn inject(&self, vector: u8) -> io::Result<bool> {
+        const RFLAGS_IF: u64 = 1 << 9;
+        let mut events = self.fd.get_vcpu_events()?;
+        let taken = [
+            events.interrupt.injected,
+            events.interrupt.shadow,
+            events.exception.injected,
+            events.exception.pending,
+            events.nmi.injected,
+        ];
+        if self.fd.get_regs()?.rflags & RFLAGS_IF == 0 || taken != [0; 5] {
+            return Ok(false);
+        }
+        (events.interrupt.injected, events.interrupt.nr) = (1, vector);
+        self.fd.set_vcpu_events(&events)?;
+        if self.fd.get_mp_state()?.mp_state == KVM_MP_STATE_HALTED {
+            self.fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE })?;
+        }
+        Ok(true)
     }
 
     /// Makes it forget every translation, as KVM does when paging changes.

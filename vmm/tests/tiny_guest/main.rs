@@ -23,7 +23,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 /// A test, and what it is called.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 11] = [
+const TESTS: [Test; 13] = [
     ("registers_read_back_what_was_written", registers_read_back_what_was_written),
     ("what_is_no_msr_is_refused", what_is_no_msr_is_refused),
     ("time_by_the_page_is_time_by_the_msr", time_by_the_page_is_time_by_the_msr),
@@ -32,6 +32,8 @@ const TESTS: [Test; 11] = [
     ("an_ipi_is_an_interrupt", an_ipi_is_an_interrupt),
     ("a_timer_is_an_interrupt", a_timer_is_an_interrupt),
     ("a_timer_is_a_message", a_timer_is_a_message),
+    ("an_interrupt_ends_itself", an_interrupt_ends_itself),
+    ("machines_of_16_and_64_processors_work", machines_of_16_and_64_processors_work),
     ("a_pvh_entry_is_taken", entry::a_pvh_entry_is_taken),
     ("a_32_bit_linux_is_entered_as_such", entry::a_32_bit_linux_is_entered_as_such),
     ("a_disk_answers_on_its_rings", bus::a_disk_answers_on_its_rings),
@@ -276,4 +278,60 @@ fn a_timer_is_a_message() {
     guest.read_faults();
     let found = boot(guest, &[]);
     assert_eq!(found, [24 << 32 | 0x8000_0010, 3, 0], "timer 3, 24 bytes of payload");
+}
+
+/// As FreeBSD and iPXE have it of every SINT; one that is not ended by anybody would be the last.
+fn an_interrupt_ends_itself() {
+    const SLOT: u64 = MESSAGES + 0x200;
+    let mut guest = Program::with_synic();
+    guest.write_msr(0x4000_0092, 1 << 17 | u64::from(VECTOR));
+    guest.on_interrupt_that_ends_itself(VECTOR);
+    guest.allow_interrupts();
+    let due_soon = |guest: &mut Program| {
+        guest.store(SLOT, 0);
+        guest.write_msr(0x4000_0084, 0);
+        guest.write_count(0x4000_00b1, 10_000);
+    };
+    guest.write_msr(0x4000_00b0, 2 << 16 | 1 << 3);
+    for count in 1..=2 {
+        due_soon(&mut guest);
+        guest.wait_for_interrupts(count);
+    }
+    // One comes while it takes none.
+    guest.hold_interrupts();
+    due_soon(&mut guest);
+    guest.wait(SLOT, !0, 0x8000_0010);
+    guest.read_interrupts();
+    guest.take_interrupts();
+    guest.wait_for_interrupts(3);
+    // One wakes it.
+    guest.hold_interrupts();
+    due_soon(&mut guest);
+    guest.halt();
+    guest.read_interrupts();
+    // In service in the APIC is none.
+    guest.copy(0xfee0_0100 + 0x10 * u64::from(VECTOR / 32), PAGES.start + 0x5000);
+    guest.read(PAGES.start + 0x5000);
+    guest.read_faults();
+    assert_eq!(boot(guest, &[]), [2, 4, 0, 0]);
+}
+
+/// The first processor speaks to all others, which nobody has started: neither call waits for them.
+fn machines_of_16_and_64_processors_work() {
+    for (cpus, all) in [("16", 0xffff), ("64", u64::MAX)] {
+        let mut guest = Program::with_hypercalls();
+        guest.on_interrupt(VECTOR);
+        guest.allow_interrupts();
+        // All translations of some address space, of these processors: by mask, and by a sparse set.
+        guest.put_words(INPUT, &[0x1000, 0, all]);
+        guest.put_words(INPUT + 0x100, &[0x1000, 0, 0, 1, all]);
+        guest.call_64(HYPERCALL_PAGE, 2, INPUT, 0);
+        guest.call_64(HYPERCALL_PAGE, 0x13 | 1 << 17, INPUT + 0x100, 0);
+        // An IPI for all of them, this one too.
+        guest.call_64(HYPERCALL_PAGE, 0xb | FAST, VECTOR.into(), all);
+        guest.wait_for_interrupts(1);
+        guest.read_interrupts();
+        guest.read_faults();
+        assert_eq!(boot(guest, &["--cpus", cpus]), [0, 0, 0, 1, 0], "{cpus} processors");
+    }
 }

@@ -195,6 +195,34 @@ impl Program {
         self.handler(vector, &code);
     }
 
+    /// Counts interrupts of `vector`, none of which is ended.
+    pub fn on_interrupt_that_ends_itself(&mut self, vector: u8) {
+        let mut code = vec![0x57]; // push rdi
+        code.extend(mov_rdi(INTERRUPTS));
+        #[rustfmt::skip]
+        code.extend([
+            0xff, 0x07, // inc dword [rdi]
+            0x5f,       // pop rdi
+            0x48, 0xcf, // iretq
+        ]);
+        self.handler(vector, &code);
+    }
+
+    /// Takes no interrupts until [`take_interrupts`](Self::take_interrupts).
+    pub fn hold_interrupts(&mut self) {
+        self.emit(&[0xfa]); // cli
+    }
+
+    /// Takes them again.
+    pub fn take_interrupts(&mut self) {
+        self.emit(&[0xfb]); // sti
+    }
+
+    /// Takes interrupts again and halts until one comes.
+    pub fn halt(&mut self) {
+        self.emit(&[0xfb, 0xf4]); // sti; hlt
+    }
+
     /// Enables the local APIC, and interrupts.
     pub fn allow_interrupts(&mut self) {
         const SPURIOUS: u64 = 0xfee0_00f0;

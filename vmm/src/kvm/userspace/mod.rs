@@ -13,6 +13,7 @@
 //! costs an exit to busway. So guests are not told to flush TLBs, to send IPIs or to end interrupts
 //! by Hyper-V's means, which KVM does faster for the APIC that it emulates; if they do, it works.
 
+mod auto_eoi;
 mod clock;
 mod connections;
 mod timers;
@@ -40,7 +41,9 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::interrupts::{self, Msi, Routes, sint_gsi};
 use super::{During, KvmError, Vcpu, Vm};
 use crate::engine::Engine;
+use crate::processors::Processors;
 use crate::{limited, lock};
+use auto_eoi::AutoEoi;
 use clock::Clock;
 use connections::Connections;
 use timers::Timers;
@@ -61,6 +64,7 @@ struct Shared {
     synic: Arc<Synic>,
     interface: Interface,
     clock: Clock,
+    auto_eoi: AutoEoi,
     partition: Mutex<PartitionRegisters>,
     vps: Box<[Vp]>,
 }
@@ -92,12 +96,13 @@ impl UserspaceEngine {
         interface
     }
 
-    /// Hyper-V for `vcpus` of `vm`, which have not run.
+    /// Hyper-V for `vcpus` of `vm`, which have not run and will in the threads of `processors`.
     pub fn new(
         vm: &Vm,
         vcpus: &mut [Vcpu],
         memory: &GuestMemory,
         synic: &Arc<Synic>,
+        processors: &Arc<Processors>,
     ) -> Result<Self, KvmError> {
         let interface = Self::offered();
         let khz = vcpus.first().map_or(Ok(0), Vcpu::tsc_khz)?;
@@ -120,11 +125,14 @@ impl UserspaceEngine {
             synic: Arc::clone(synic),
             interface,
             clock,
+            auto_eoi: AutoEoi::new(processors)
+                .map_err(|error| errno(&error))
+                .during("make a timer")?,
             partition: Mutex::new(partition),
             vps: vps.collect::<Result<_, KvmError>>()?,
         });
         let timers = Timers::start(&shared)
-            .map_err(|e| vmm_sys_util::errno::Error::new(e.raw_os_error().unwrap_or(0)))
+            .map_err(|error| errno(&error))
             .during("have a thread for timers")?;
         Ok(Self { connections: Connections::new(vm.fd()), shared, _timers: timers })
     }
@@ -183,7 +191,9 @@ impl Shared {
 
     /// Makes the line of a SINT what the guest wants it to be.
     fn route(&self, vp: u32, index: u8, sint: Sint) {
-        let msi = sint.vector().map(|vector| Msi::fixed(vp, vector));
+        let (ends_itself, vector) = (sint.is_auto_eoi(), sint.vector());
+        self.auto_eoi.set(vp, index, vector.filter(|_| ends_itself));
+        let msi = vector.filter(|_| !ends_itself).map(|vector| Msi::fixed(vp, vector));
         if let Err(error) = self.routes.set(sint_gsi(vp, index), msi) {
             limited!(Warn, "SINT{index} of VP {vp} cannot be routed: {error}");
         }
@@ -193,6 +203,9 @@ impl Shared {
         let Some(processor) = self.vps.get(vp as usize) else {
             return;
         };
+        if self.auto_eoi.raise(vp, sint) {
+            return;
+        }
         let raised = if sint == VMBUS_SINT {
             processor.vmbus_sint.write(1)
         } else {
@@ -202,6 +215,10 @@ impl Shared {
             limited!(Warn, "SINT{sint} of VP {vp} could not be raised: {error}");
         }
     }
+}
+
+fn errno(error: &io::Error) -> vmm_sys_util::errno::Error {
+    vmm_sys_util::errno::Error::new(error.raw_os_error().unwrap_or(0))
 }
 
 /// A time in reference units.
@@ -251,6 +268,10 @@ impl Engine for UserspaceEngine {
 
     fn raise(&self, vp: u32, sint: u8) {
         self.shared.raise(vp, sint);
+    }
+
+    fn inject(&self, vcpu: &Vcpu) -> io::Result<()> {
+        self.shared.auto_eoi.inject(vcpu)
     }
 
     fn interrupt(&self, vp: u32, vector: u8) {

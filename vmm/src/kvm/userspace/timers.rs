@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The thread that waits for the VPs' timers.
+//! The thread that waits for the VPs' timers, and for interrupts that a VP has not taken yet.
 //!
 //! A vCPU sets the alarm for its own VP; this thread is woken by the alarm alone. It has no part in
 //! what the main thread does, so that no tick waits for a disk to be offered.
@@ -59,7 +59,8 @@ fn serve(shared: Arc<Shared>, quit: EventFd) -> Result<(), event_manager::Error>
 
 // What an event is about, as event-manager carries it; a VP's index follows the last.
 const QUIT: u32 = 0;
-const FIRST_VP: u32 = 1;
+const KICK: u32 = 1;
+const FIRST_VP: u32 = 2;
 
 struct Loop {
     shared: Arc<Shared>,
@@ -74,7 +75,8 @@ impl MutEventSubscriber for Loop {
             Events::with_data_raw(fd, data, EventSet::IN)
         });
         let quit = Events::with_data(&self.quit, QUIT, EventSet::IN);
-        for events in timers.chain([quit]) {
+        let kick = Events::with_data_raw(self.shared.auto_eoi.alarm(), KICK, EventSet::IN);
+        for events in timers.chain([quit, kick]) {
             if let Err(error) = ops.add(events) {
                 error!("a timer of the guest's cannot be waited for: {error}");
                 self.over.set(true);
@@ -83,14 +85,17 @@ impl MutEventSubscriber for Loop {
     }
 
     fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
-        let Some(vp) = events.data().checked_sub(FIRST_VP) else {
-            self.over.set(true);
-            return;
-        };
-        if let Ok(state) = self.shared.state(vp) {
-            // Sets the alarm anew, after which the descriptor is not readable any more: nobody
-            // need read it, and nobody waits in vain for an alarm that a vCPU has just moved.
-            self.shared.run_timers(vp, &mut lock(state));
+        // Each sets its alarm anew, after which the descriptor is not readable any more: nobody
+        // need read it, and nobody waits in vain for an alarm that a vCPU has just moved.
+        match events.data() {
+            QUIT => self.over.set(true),
+            KICK => self.shared.auto_eoi.kick(),
+            data => {
+                let vp = data.saturating_sub(FIRST_VP);
+                if let Ok(state) = self.shared.state(vp) {
+                    self.shared.run_timers(vp, &mut lock(state));
+                }
+            }
         }
     }
 }
