@@ -281,7 +281,8 @@ fn an_image_in_longer_blocks_is_a_disk_or_a_disc(case: &Case) -> Outcome {
     let disc = case.path("disc.iso");
     let disc = Image::noise(disc, 3 << 20);
     let before = disc.sha256();
-    let guest = case.guest().cpus(2).disk_with(&disk, "block-size=4096");
+    let guest = case.guest().program("sg3-utils")?.cpus(2);
+    let guest = guest.disk_with(&disk, "block-size=4096");
     let guest = guest.flag("--dvd").flag(disc.path()).run(
         "disk=$(disk 0)
         fact disk $(cat /sys/block/${disk#/dev/}/queue/logical_block_size)
@@ -291,9 +292,9 @@ fn an_image_in_longer_blocks_is_a_disk_or_a_disc(case: &Case) -> Outcome {
         for turn in $(seq 500); do [ ! -b /dev/sr0 ] || break; usleep 20000; done
         fact disc $(cat /sys/block/sr0/queue/logical_block_size)
         fact before $(sum /dev/sr0)
-        eject /dev/sr0
+        sg_raw --readonly /dev/sr0 1b 00 00 00 02 00 2>/dev/null
         dd if=/dev/sr0 of=/dev/null bs=2048 count=1 2>/dev/null || fact out yes
-        eject -t /dev/sr0
+        sg_raw --readonly /dev/sr0 1b 00 00 00 03 00 2>/dev/null
         echo 3 >/proc/sys/vm/drop_caches
         fact after $(sum /dev/sr0)",
     );
