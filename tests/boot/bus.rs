@@ -16,6 +16,8 @@ tests![
     a_guest_of_version_4_0_works,
     a_guest_of_version_3_0_works,
     a_guest_of_version_2_4_works,
+    a_guest_of_version_1_1_works,
+    a_guest_of_version_0_13_works,
     a_driver_comes_and_goes_twenty_times,
     a_device_is_unbound_and_bound_twenty_times,
     channels_move_to_other_cpus_under_load,
@@ -91,6 +93,15 @@ fn a_guest_of_version_3_0_works(case: &Case) -> Outcome {
 
 fn a_guest_of_version_2_4_works(case: &Case) -> Outcome {
     speaks(case, "2.4", 0x2_0004)
+}
+
+fn a_guest_of_version_1_1_works(case: &Case) -> Outcome {
+    speaks(case, "1.1", 0x1_0001)
+}
+
+/// It signals by the interrupt page.
+fn a_guest_of_version_0_13_works(case: &Case) -> Outcome {
+    speaks(case, "0.13", 0xd)
 }
 
 /// F5: the guest may not speak anything newer, and its disk works all the same, before and after its

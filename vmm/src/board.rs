@@ -167,7 +167,8 @@ impl Board {
         let vp_count = self.vcpus.len() as u32;
         let config = ServerConfig { vp_count, newest_version: Version::V6_0 };
         let memory = self.memory.clone();
-        Ok(VmBus::new(config, memory, &self.engine, &self.synic, Arc::new(port), capture))
+        VmBus::new(config, memory, &self.engine, &self.synic, Arc::new(port), capture)
+            .map_err(|source| BoardError::Host { what: "connection for signals", source })
     }
 
     /// Its Hyper-V.

@@ -49,7 +49,7 @@ fn bus() -> VmBus {
     let synic = Arc::new(Synic::new(memory.clone(), 1));
     let engine: Arc<dyn Engine> = Arc::new(NoEngine);
     let config = ServerConfig { vp_count: 1, newest_version: Version::V6_0 };
-    VmBus::new(config, memory, &engine, &synic, Arc::new(Port::new().unwrap()), None)
+    VmBus::new(config, memory, &engine, &synic, Arc::new(Port::new().unwrap()), None).unwrap()
 }
 
 impl Guest {

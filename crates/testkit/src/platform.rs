@@ -117,6 +117,12 @@ impl Platform for InlinePlatform {
         Ok(())
     }
 
+    fn kick(&mut self, key: ChannelKey) {
+        if let Some(running) = self.state.borrow_mut().channels.get_mut(&key) {
+            running.more = true;
+        }
+    }
+
     fn command(&mut self, key: ChannelKey, command: Command) {
         let state = &mut *self.state.borrow_mut();
         let Some(running) = state.channels.get_mut(&key) else {

@@ -32,6 +32,9 @@ pub trait Platform {
     /// or a back end is ready, and reports what it completes. It has its first turn at once.
     fn start(&mut self, channel: Channel, connection_id: u32) -> Result<(), Fault>;
 
+    /// Gives an open channel a turn: the guest has signalled it by the interrupt page.
+    fn kick(&mut self, key: ChannelKey);
+
     /// Hands a command to a running channel.
     fn command(&mut self, key: ChannelKey, command: Command);
 
@@ -239,6 +242,14 @@ impl Bus {
             }
             log::debug!("vmbus: host: {message}");
             self.undelivered.pop_front();
+        }
+    }
+
+    /// The guest has signalled the connection that all channels of an old guest share
+    /// (`connection::EVENT`).
+    pub fn signalled(&mut self) {
+        for key in self.server.take_signals() {
+            self.platform.kick(key);
         }
     }
 

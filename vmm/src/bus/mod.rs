@@ -14,11 +14,13 @@ mod port;
 mod worker;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use busway_hyperv::synic::Synic;
 use busway_memory::GuestMemory;
 use busway_vmbus::{Bus, Connector, Device, Fault, ServerConfig, Tap, Witness};
+use busway_wire::hypercall::connection;
 
 use crate::capture::Capture;
 use crate::engine::Engine;
@@ -35,7 +37,7 @@ pub struct VmBus {
 
 impl VmBus {
     /// A bus without devices, which hears of its guest through `port`. All that passes goes into
-    /// `capture`.
+    /// `capture`. Fails if the engine cannot connect the id by which old guests signal all channels.
     pub fn new(
         config: ServerConfig,
         memory: GuestMemory,
@@ -43,7 +45,8 @@ impl VmBus {
         synic: &Arc<Synic>,
         port: Arc<Port>,
         capture: Option<&Arc<Capture>>,
-    ) -> Self {
+    ) -> io::Result<Self> {
+        engine.connect(connection::EVENT, port.bell())?;
         let (engine, synic) = (Arc::clone(engine), Arc::clone(synic));
         let capture = capture.cloned();
         let interrupts = ChannelInterrupts {
@@ -56,7 +59,7 @@ impl VmBus {
         if let Some(capture) = capture {
             bus.tap(capture);
         }
-        Self { bus, port }
+        Ok(Self { bus, port })
     }
 
     /// Tells `witness` from now on how far the guest comes.
@@ -90,6 +93,8 @@ impl VmBus {
         if self.port.take_slot_freed() {
             self.bus.deliver();
         }
+        // What the bell has rung for is known by looking.
+        self.bus.signalled();
         while let Some(news) = self.port.take() {
             match news {
                 News::Message(message) => self.bus.guest_message(message.as_bytes()),

@@ -80,6 +80,12 @@ impl Platform for Machine {
         Ok(())
     }
 
+    fn kick(&mut self, key: ChannelKey) {
+        if let Some(running) = self.workers.get(&key) {
+            running.worker.kick();
+        }
+    }
+
     fn command(&mut self, key: ChannelKey, command: Command) {
         let closes = matches!(command, Command::Close);
         if let Some(running) = self.workers.get(&key) {

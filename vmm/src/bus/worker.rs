@@ -29,6 +29,8 @@ pub struct Worker {
 struct Inbox {
     commands: Mutex<VecDeque<Command>>,
     bell: EventFd,
+    /// The guest's signal.
+    kick: EventFd,
 }
 
 impl Worker {
@@ -36,12 +38,17 @@ impl Worker {
     /// `kick` is signalled. What it has to say goes to `port`; it ends with the channel.
     pub fn start(channel: Channel, kick: EventFd, port: Arc<Port>) -> io::Result<Self> {
         let bell = EventFd::new(EFD_NONBLOCK)?;
-        let inbox = Arc::new(Inbox { commands: Mutex::default(), bell });
         kick.write(1)?;
+        let inbox = Arc::new(Inbox { commands: Mutex::default(), bell, kick });
         let thread_inbox = Arc::clone(&inbox);
         let name = format!("channel{}", channel.key());
-        thread::Builder::new().name(name).spawn(move || run(channel, kick, thread_inbox, &port))?;
+        thread::Builder::new().name(name).spawn(move || run(channel, thread_inbox, &port))?;
         Ok(Self { inbox })
+    }
+
+    /// Gives the channel a turn, as the guest's signal does.
+    pub fn kick(&self) {
+        let _ = self.inbox.kick.write(1);
     }
 
     /// Hands a command to the channel.
@@ -51,10 +58,10 @@ impl Worker {
     }
 }
 
-fn run(channel: Channel, kick: EventFd, inbox: Arc<Inbox>, port: &Arc<Port>) {
+fn run(channel: Channel, inbox: Arc<Inbox>, port: &Arc<Port>) {
     let key = channel.key();
     let _unwinding = FailOnPanic { key, port };
-    match serve(channel, kick, inbox, port) {
+    match serve(channel, inbox, port) {
         // The channel is dropped by now: its rings are unmapped, its back ends are gone.
         Ok(()) => port.send(News::Completed(Completion::Closed(key))),
         Err(error) => port.send(News::Failed(key, Fault::host(error))),
@@ -78,7 +85,6 @@ impl Drop for FailOnPanic<'_> {
 /// Drives `channel` until it is closed.
 fn serve(
     channel: Channel,
-    kick: EventFd,
     inbox: Arc<Inbox>,
     port: &Arc<Port>,
 ) -> Result<(), event_manager::Error> {
@@ -86,7 +92,6 @@ fn serve(
     let mut manager = EventManager::new()?;
     manager.add_subscriber(Loop {
         channel,
-        kick,
         inbox,
         port: Arc::clone(port),
         idle_since: Instant::now(),
@@ -105,8 +110,6 @@ const FIRST_TOKEN: u32 = 2;
 
 struct Loop {
     channel: Channel,
-    /// The guest's signal.
-    kick: EventFd,
     inbox: Arc<Inbox>,
     port: Arc<Port>,
     idle_since: Instant,
@@ -116,7 +119,7 @@ struct Loop {
 impl MutEventSubscriber for Loop {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let mut events = vec![
-            Events::with_data(&self.kick, KICK, EventSet::IN),
+            Events::with_data(&self.inbox.kick, KICK, EventSet::IN),
             Events::with_data(&self.inbox.bell, COMMAND, EventSet::IN),
         ];
         for Wakeup { token, fd, when } in self.channel.wakeups() {
@@ -137,7 +140,7 @@ impl MutEventSubscriber for Loop {
     fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
         match events.data() {
             KICK => {
-                let _ = self.kick.read();
+                let _ = self.inbox.kick.read();
                 self.channel.slept(self.idle_since.elapsed());
                 let progress = self.channel.run();
                 self.go_on(progress);
@@ -172,7 +175,7 @@ impl Loop {
             Ok(Progress::Idle) => {}
             // Comes back through the loop, so that commands and back ends have their turn.
             Ok(Progress::More) => {
-                let _ = self.kick.write(1);
+                let _ = self.inbox.kick.write(1);
             }
             Err(fault) => self.fail(fault),
         }

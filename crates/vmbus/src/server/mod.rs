@@ -30,6 +30,7 @@
 mod channels;
 mod contact;
 mod gpadls;
+mod interrupt_page;
 mod offers;
 mod relids;
 #[cfg(test)]

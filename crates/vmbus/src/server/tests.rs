@@ -2,7 +2,7 @@
 
 //! The control plane against a guest that is played message by message.
 
-use busway_memory::{GuestAddress, Region};
+use busway_memory::{Bytes, GuestAddress, Region};
 use busway_wire::control::layout::{
     GpadlCreated, GpadlTorndown, ModifyChannelResponse, OpenResult, Relid,
 };
@@ -458,6 +458,32 @@ fn before_2_4_interrupts_go_through_the_interrupt_page() {
     let (_, actions) = host.drain();
     let [Action::Open(_, request)] = actions.as_slice() else { panic!() };
     assert_eq!(request.interrupt, InterruptTarget::InterruptPage { page: 0x3000, bit: 1 });
+}
+
+/// What a guest does there is its own affair: the host's half, and bits of no channel.
+#[test]
+fn before_2_4_a_guest_says_by_the_interrupt_page_which_channels_it_means() {
+    let page = |offset: u64| GuestAddress(0x3000 + offset);
+    let (mut host, key) = Host::open(Version::V1_1);
+    host.server.memory.write_obj(!0_u32, page(0)).unwrap();
+    assert_eq!(host.server.take_signals(), []);
+    host.server.memory.write_obj(1_u32 << 1 | 1 << 7, page(2048)).unwrap();
+    host.server.memory.write_obj(!0_u32, page(2048 + 252)).unwrap();
+    host.server.memory.write_obj(!0_u32, page(2048 + 256)).unwrap();
+    assert_eq!(host.server.take_signals(), [key]);
+    assert_eq!(host.server.take_signals(), [], "once");
+    let left =
+        [0, 2048, 2048 + 256].map(|at| host.server.memory.read_obj::<u32>(page(at)).unwrap());
+    assert_eq!(left, [!0, 0, !0]);
+
+    let (mut host, _) = Host::open(Version::V2_4);
+    host.server.memory.write_obj(!0_u32, page(2048)).unwrap();
+    assert_eq!(host.server.take_signals(), []);
+    assert_eq!(
+        host.server.memory.read_obj::<u32>(page(2048)).unwrap(),
+        !0,
+        "no page of the host's"
+    );
 }
 
 #[test]
