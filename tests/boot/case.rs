@@ -54,6 +54,14 @@ impl Test {
 /// How long a test may take: some ten times what the slowest needs in the emulated lab.
 const PATIENCE: Duration = Duration::from_secs(400);
 
+/// What each reboot of a test adds to that.
+const MORE_FOR_A_REBOOT: Duration = Duration::from_secs(60);
+
+/// How often a guest reboots where it does that again and again: as BUSWAY_REBOOTS says, else a few times.
+pub(crate) fn reboots() -> u32 {
+    std::env::var("BUSWAY_REBOOTS").map_or(3, |count| count.parse().unwrap())
+}
+
 /// A test while it runs.
 pub(crate) struct Case {
     /// What its guests boot.
@@ -71,7 +79,7 @@ impl Case {
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         Self {
             kernel,
-            deadline: Instant::now() + PATIENCE,
+            deadline: Instant::now() + PATIENCE + MORE_FOR_A_REBOOT * reboots(),
             scratch: tempfile::tempdir_in(parent).unwrap(),
             transcript: Transcript::default(),
         }

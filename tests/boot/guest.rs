@@ -25,6 +25,7 @@ pub(crate) struct Guest<'a> {
     case: &'a Case,
     machine: Machine,
     programs: Vec<PathBuf>,
+    files: Vec<(&'static str, PathBuf)>,
 }
 
 impl<'a> Guest<'a> {
@@ -32,7 +33,7 @@ impl<'a> Guest<'a> {
         let machine = Machine::new(case.kernel.vmlinuz()).word("quiet");
         let machine = machine.flag("--hyperv").flag(case.kernel.engine);
         let machine = machine.deadline(case.deadline).listener(case.listener());
-        Self { case, machine, programs: Vec::new() }
+        Self { case, machine, programs: Vec::new(), files: Vec::new() }
     }
 
     /// Number of vCPUs.
@@ -71,6 +72,12 @@ impl<'a> Guest<'a> {
         Ok(self)
     }
 
+    /// A file to take along, at this path without a leading slash.
+    pub(crate) fn file(mut self, name: &'static str, from: PathBuf) -> Self {
+        self.files.push((name, from));
+        self
+    }
+
     /// A word of the kernel's command line.
     pub(crate) fn word(self, word: &str) -> Self {
         Self { machine: self.machine.word(word), ..self }
@@ -107,6 +114,9 @@ impl<'a> Guest<'a> {
         let mut archive = Archive::new(file);
         archive.file("test/run", 0o755, format!("{PRELUDE}{script}\n").as_bytes()).unwrap();
         archive.copy("bin/agent", Path::new("agent")).unwrap();
+        for (name, from) in &self.files {
+            archive.copy(name, from).unwrap();
+        }
         archive.finish().unwrap();
         path
     }

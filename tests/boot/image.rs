@@ -3,6 +3,7 @@
 //! Disk images, as the test sees them from outside.
 
 use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,6 +46,21 @@ impl Image {
 
     pub(crate) fn sha256(&self) -> String {
         sha256(&self.path)
+    }
+
+    /// The checksum of its first bytes.
+    pub(crate) fn sha256_of(&self, length: u64) -> String {
+        let start = self.path.with_extension("start");
+        let mut from = File::open(&self.path).unwrap().take(length);
+        io::copy(&mut from, &mut File::create(&start).unwrap()).unwrap();
+        sha256(&start)
+    }
+
+    /// Whether these are its first bytes.
+    pub(crate) fn begins_with(&self, bytes: &[u8]) -> bool {
+        let mut found = vec![0; bytes.len()];
+        File::open(&self.path).unwrap().read_exact(&mut found).unwrap();
+        found == bytes
     }
 
     /// Puts the blocks there, from outside.

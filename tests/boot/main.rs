@@ -29,9 +29,11 @@ mod image;
 mod input;
 mod integration;
 mod kernel;
+mod life_cycle;
 mod loop_device;
 mod machine;
 mod network;
+mod resources;
 mod smoke;
 mod sockets;
 mod storage;
@@ -49,7 +51,8 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 14] = [
+const TESTS: [&[Test]; 15] = [
+    life_cycle::TESTS,
     machine::TESTS,
     detection::TESTS,
     bus::TESTS,
