@@ -33,6 +33,7 @@ mod life_cycle;
 mod loop_device;
 mod machine;
 mod network;
+mod raw;
 mod resources;
 mod smoke;
 mod sockets;
@@ -41,6 +42,7 @@ mod survey;
 mod tap;
 mod terminal;
 mod video;
+mod vnc;
 
 use std::fs;
 use std::process::ExitCode;
@@ -51,7 +53,7 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 15] = [
+const TESTS: [&[Test]; 16] = [
     life_cycle::TESTS,
     machine::TESTS,
     detection::TESTS,
@@ -67,6 +69,7 @@ const TESTS: [&[Test]; 15] = [
     balloon::TESTS,
     capture::TESTS,
     video::TESTS,
+    raw::TESTS,
 ];
 
 fn main() -> ExitCode {

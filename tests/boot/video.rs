@@ -3,7 +3,8 @@
 //! The screen, as the guest paints it and the host shows it.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -12,8 +13,13 @@ use busway_guest_agent::Fingerprint;
 use busway_harness::{Control, Running};
 
 use crate::case::{Case, Outcome, Skip, tests};
+use crate::vnc::Vnc;
 
-tests![the_screen_shows_the_guests_console, the_last_picture_outlives_the_guest];
+tests![
+    the_screen_shows_the_guests_console,
+    the_last_picture_outlives_the_guest,
+    a_guest_is_worked_with_over_vnc,
+];
 
 /// Brings the text console to the screen, without a cursor that blinks. The driver of the newest kernels is
 /// hyperv_drm, which sets the console up after it is loaded.
@@ -111,5 +117,50 @@ fn the_last_picture_outlives_the_guest(case: &Case) -> Outcome {
     let (width, height, print) = look(&file);
     assert_eq!((width, height), (1920, 1080));
     assert_eq!(format!("{:016x} {}", print.hash, print.lit), last);
+    Ok(())
+}
+
+/// What is typed over VNC is read by the guest, where the pointer is put it moves, and what it shows is seen; a
+/// client that talks nonsense does not change that.
+fn a_guest_is_worked_with_over_vnc(case: &Case) -> Outcome {
+    let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let guest = case.guest().flag("--display").flag(format!("vnc={address},size=800x600"));
+    let mut guest = guest.flag("--keyboard").flag("--mouse").start(&format!(
+        "{CONSOLE}
+        modprobe evdev
+        mouse=$(grep -l Microsoft /sys/class/input/event*/device/name | head -n 1)
+        event=/dev/input/$(basename $(dirname $(dirname $mouse)))
+        (dd if=$event bs=24 count=4 2>/dev/null >/tmp/records; echo moved=$(hexdump -v -e '12/2 \"%u \"' /tmp/records)) &
+        echo ready=yes
+        read line </dev/tty1
+        echo typed=$line
+        usleep 300000
+        echo full=$(agent picture /dev/fb0)
+        read line </dev/tty1"
+    ));
+    assert_eq!(size_of_screen(&mut guest)?, "800,600");
+    guest.wait_for("ready=");
+    let mut vnc = Vnc::connect(address);
+    assert_eq!(vnc.size, (800, 600));
+    TcpStream::connect(address).unwrap().write_all(&[0xff; 4096]).unwrap();
+    vnc.type_line("seen over vnc");
+    assert_eq!(guest.wait_for("typed="), "seen over vnc");
+    let full = guest.wait_for("full=");
+    loop {
+        let print = Fingerprint::of(vnc.picture().into_iter());
+        if format!("{:016x} {}", print.hash, print.lit) == full {
+            break;
+        }
+        guest.has_time();
+        thread::sleep(Duration::from_millis(300));
+    }
+    vnc.point(799, 0, 1);
+    let moved = guest.wait_for("moved=");
+    // EV_ABS ABS_X at its end, then EV_KEY BTN_LEFT.
+    for record in ["3 0 32767", "1 272 1"] {
+        assert!(moved.contains(record), "{moved}");
+    }
+    vnc.type_line("");
+    assert_eq!(guest.end().status, 0);
     Ok(())
 }
