@@ -16,6 +16,8 @@ tests![
     the_guest_publishes_pairs_and_is_told_some,
     a_disk_is_copied_while_it_is_written,
     files_are_copied_into_the_guest,
+    a_daemon_that_dies_while_all_stands_still_is_an_error_of_its_own,
+    a_card_gets_an_address,
 ];
 
 /// F67.
@@ -79,8 +81,7 @@ fn the_guest_publishes_pairs_and_is_told_some(case: &Case) -> Outcome {
     Ok(())
 }
 
-/// F68: the copy needs no repair, what is in it is whole, and the guest goes on, even after its daemon has
-/// died in the middle.
+/// F68: the copy needs no repair, what is in it is whole, and the guest goes on.
 fn a_disk_is_copied_while_it_is_written(case: &Case) -> Outcome {
     let (control, disk) = (case.control(), Image::copy_of_data_disk(case.path("disk")));
     let guest = case.guest().program("hyperv-daemons")?.flag("--control").flag(control.path());
@@ -197,5 +198,80 @@ fn files_are_copied_into_the_guest(case: &Case) -> Outcome {
     control.ask(&["copy", "--overwrite", file, "/tmp/big"]);
     control.ask(&["shutdown"]);
     assert_eq!(guest.end().status, 0);
+    Ok(())
+}
+
+/// Nobody is left to thaw: the host says so at once, the other services go on, and the next daemon thaws.
+fn a_daemon_that_dies_while_all_stands_still_is_an_error_of_its_own(case: &Case) -> Outcome {
+    let (control, disk) = (case.control(), Image::copy_of_data_disk(case.path("disk")));
+    let guest = case.guest().program("hyperv-daemons")?.flag("--control").flag(control.path());
+    let mut guest = guest.flag("--keyboard").disk(&disk).start(
+        "modprobe ext4
+        mount -t ext4 $(disk 0)1 /mnt
+        hv_vss_daemon
+        while usleep 100000; do echo x >/mnt/x; echo written=yes; done &
+        echo ready
+        read line </dev/tty1
+        killall hv_vss_daemon
+        echo killed
+        read line </dev/tty1
+        hv_vss_daemon
+        echo again
+        sleep 1000",
+    );
+    guest.wait_for("ready");
+    control.wait_until_ready("vss");
+    guest.wait_for("written=");
+    let path = control.path().to_str().unwrap().to_owned();
+    let kill = format!("busway ctl {path} type '\n'; sleep 3");
+    let reason = control.refused(&["backup", "sh", "-c", &kill]);
+    assert!(reason.starts_with("the guest "), "{reason}");
+    guest.wait_for("killed");
+    let status = control.ask(&["status"]);
+    assert_eq!(status["done"]["heartbeat"]["alive"], true, "{status}");
+    control.ask(&["type", "\n"]);
+    guest.wait_for("again");
+    while control.run(&["backup", "true"]).0 != Some(0) {
+        guest.has_time();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    guest.wait_for("written=");
+    guest.wait_for("written=");
+    control.ask(&["shutdown"]);
+    assert_eq!(guest.end().status, 0);
+    Ok(())
+}
+
+/// F67, SET_IP: the daemon writes what the script of a distribution takes, and runs that.
+fn a_card_gets_an_address(case: &Case) -> Outcome {
+    let control = case.control();
+    let guest = case.guest().program("hyperv-daemons")?.flag("--control").flag(control.path());
+    let mut guest = guest.flag("--net").flag("loopback").start(
+        "mkdir -p /var/lib/hyperv /usr/libexec/hypervkvpd
+        script=/usr/libexec/hypervkvpd/hv_set_ifconfig
+        { echo '#!/bin/sh'; echo 'cp $1 /tmp/config'; } >$script
+        chmod +x $script
+        hv_kvp_daemon
+        echo card=$(cat /sys/class/net/eth0/device/device_id)
+        while [ ! -e /tmp/config ]; do usleep 100000; done
+        sed 's/^/config=/' /tmp/config
+        echo whole=yes
+        sleep 1000",
+    );
+    let card = guest.wait_for("card=");
+    control.wait_until_ready("kvp");
+    let card = card.trim_matches(['{', '}']);
+    let mut words = vec!["kvp", "set-addresses", card, "--address", "10.0.0.2"];
+    words.extend(["--mask", "255.0.0.0", "--gateway", "10.0.0.1", "--name-server", "10.0.0.3"]);
+    control.ask(&words);
+    guest.wait_for("whole=");
+    control.ask(&["shutdown"]);
+    let report = guest.end();
+    assert_eq!(report.status, 0);
+    let config = report.all("config").join("\n");
+    for line in ["DEVICE=eth0", "IPADDR0=10.0.0.2", "NETMASK0=255.0.0.0", "GATEWAY=10.0.0.1"] {
+        assert!(config.contains(line), "{config}");
+    }
+    assert!(config.contains("DNS1=10.0.0.3"), "{config}");
     Ok(())
 }

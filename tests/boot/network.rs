@@ -79,7 +79,7 @@ fn an_address_is_had_and_traffic_arrives(case: &Case) -> Outcome {
 /// F49: no byte is wrong or missing. Where hosts are emulated, twice as many take five minutes.
 fn very_many_bytes_pass_each_way(case: &Case) -> Outcome {
     let tap = Tap::new(true)?;
-    let words = "up GUEST; push PUSH length=512m; pull PULL length=512m";
+    let words = "up GUEST; push PUSH length=128m; pull PULL length=128m";
     guest(case, &tap, ",queues=2").cpus(2).run(&script(&tap, words));
     Ok(())
 }
