@@ -76,7 +76,7 @@ fn an_address_is_had_and_traffic_arrives(case: &Case) -> Outcome {
     Ok(())
 }
 
-/// F49: no byte is wrong or missing. Where hosts are emulated, twice as many take five minutes.
+/// F49: no byte is wrong or missing. Four times as many pass too, in five minutes of an emulated host.
 fn very_many_bytes_pass_each_way(case: &Case) -> Outcome {
     let tap = Tap::new(true)?;
     let words = "up GUEST; push PUSH length=128m; pull PULL length=128m";
