@@ -22,7 +22,7 @@ use busway_wire::packet::{COMPLETION_REQUESTED, Descriptor, PacketType};
 use busway_wire::pipe::{PipeHeader, PipeKind};
 use busway_wire::{
     Guid, balloon, class, control, hvsock, hypercall, ic, keyboard, mouse, nvsp, rndis, scsi,
-    storvsc,
+    storvsc, video,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -76,6 +76,7 @@ fn names() -> String {
         "keyboard": keyboard::MessageType,
         "mouse": mouse::MessageType,
         "balloon": balloon::MessageType,
+        "video": video::MessageType,
         "call": hypercall::CallCode,
         "hv_status": hypercall::Status,
     }
@@ -203,6 +204,8 @@ fn capture(path: &Path) {
     writer.packet(class::MOUSE, HOST, in_band, 0, &[], &report);
     let report = words(&[5 | 40 << 16, 9, 1, 0, 2, 0, 0, 0, 0, 0]);
     writer.packet(class::BALLOON, GUEST, in_band, 0, &[], &report);
+    let dirt = [PipeHeader::data(10).as_bytes(), &words(&[10, 10]), &[0, 1]].concat();
+    writer.packet(class::VIDEO, GUEST, in_band, 0, &[], &dirt);
     let data = [PipeHeader::data(3).as_bytes(), b"abc"].concat();
     writer.packet(hvsock::service(1024), GUEST, in_band, 0, &[], &data);
     // The rest.
@@ -276,6 +279,7 @@ fn tshark_understands_what_busway_understands() {
         "keyboard#5 DATA_IN_BAND id=0x0 | EVENT 0x1c",
         "mouse#5 DATA_IN_BAND id=0x0 | INPUT_REPORT",
         "balloon#5 DATA_IN_BAND id=0x0 | STATUS_REPORT #9",
+        "video#5 DATA_IN_BAND id=0x0 | DIRT",
         "vsock#5 DATA_IN_BAND id=0x0 | stream 3 B",
         "storage#5 rings, interrupt",
         "storage#5 turn: signal",

@@ -338,6 +338,20 @@ names.balloon = {
   [0x8] = "UNBALLOON_REQUEST",
   [0x9] = "UNBALLOON_RESPONSE",
 }
+names.video = {
+  [0x1] = "VERSION_REQUEST",
+  [0x2] = "VERSION_RESPONSE",
+  [0x3] = "VRAM_LOCATION",
+  [0x4] = "VRAM_LOCATION_ACK",
+  [0x5] = "SITUATION_UPDATE",
+  [0x6] = "SITUATION_UPDATE_ACK",
+  [0x7] = "POINTER_POSITION",
+  [0x8] = "POINTER_SHAPE",
+  [0x9] = "FEATURE_CHANGE",
+  [0xa] = "DIRT",
+  [0xd] = "RESOLUTION_REQUEST",
+  [0xe] = "RESOLUTION_RESPONSE",
+}
 names.call = {
   [0x2] = "FLUSH_VIRTUAL_ADDRESS_SPACE",
   [0x3] = "FLUSH_VIRTUAL_ADDRESS_LIST",
@@ -529,6 +543,7 @@ add("uint16", "keyboard.code", "Scan code", base.HEX)
 add("uint32", "keyboard.flags", "Key flags", base.HEX)
 add("uint16", "balloon.type", "Balloon message", base.DEC, names.balloon)
 add("uint32", "balloon.id", "Request")
+add("uint32", "video.type", "Video message", base.DEC, names.video)
 add("uint32", "mouse.type", "Mouse message", base.DEC, names.mouse)
 add("bytes", "mouse.report", "HID report")
 
@@ -809,6 +824,12 @@ local function balloon(tree, body)
   return name and id and (name .. " #" .. id)
 end
 
+local function video(tree, body)
+  if not pipe(tree, body) then return nil end
+  local kind = number(tree, "video.type", body, 8, 4)
+  return kind and names.video[kind]
+end
+
 local function stream(tree, body)
   local length = pipe(tree, body)
   return length and ("stream " .. length .. " B")
@@ -817,7 +838,8 @@ end
 local classes = {
   storage = storage, ide = storage, fc = storage, network = network,
   shutdown = component, timesync = component, heartbeat = component, kvp = component,
-  vss = component, fcopy = component, keyboard = keyboard, mouse = mouse, balloon = balloon, vsock = stream,
+  vss = component, fcopy = component, keyboard = keyboard, mouse = mouse, balloon = balloon,
+  video = video, vsock = stream,
 }
 
 local function ranges(tree, kind, header)

@@ -6,6 +6,8 @@
 //! Source: Linux `drivers/gpu/drm/hyperv/hyperv_drm_proto.c` and `drivers/video/fbdev/hyperv_fb.c`
 //! (`struct synthvid_msg`).
 
+use std::fmt;
+
 use zerocopy::little_endian::{I32, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -218,9 +220,90 @@ impl Header {
     }
 }
 
+/// Prints a message of either side, without the pipe's header.
+#[derive(Clone, Copy)]
+pub struct Text<'a>(pub &'a [u8]);
+
+impl Text<'_> {
+    /// What it is.
+    pub fn kind(&self) -> Option<MessageType> {
+        Header::read_from_prefix(self.0).ok().map(|(header, _)| header.kind())
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ok((header, body)) = Header::read_from_prefix(self.0) else {
+            return write!(f, "{} B, too few for a message", self.0.len());
+        };
+        write!(f, "{}", header.kind())?;
+        let details = match header.kind() {
+            MessageType::VERSION_REQUEST => U32::read_from_prefix(body)
+                .map(|(version, _)| format!("{}.{}", version.get() & 0xffff, version.get() >> 16))
+                .ok(),
+            MessageType::VERSION_RESPONSE => VersionResponse::read_from_prefix(body)
+                .map(|(to, _)| if to.accepted != 0 { "accepted" } else { "refused" }.to_owned())
+                .ok(),
+            MessageType::VRAM_LOCATION => VramLocation::read_from_prefix(body)
+                .map(|(at, _)| match at.has_address {
+                    0 => "nowhere".to_owned(),
+                    _ => format!("{:#x}", at.address.get()),
+                })
+                .ok(),
+            MessageType::SITUATION_UPDATE => SituationUpdate::read_from_prefix(body)
+                .map(|(situation, _)| situation.output.to_string())
+                .ok(),
+            MessageType::DIRT => Dirt::read_from_prefix(body)
+                .map(|(dirt, _)| format!("{} rectangles", dirt.count))
+                .ok(),
+            MessageType::RESOLUTION_RESPONSE => ResolutionResponse::read_from_prefix(body)
+                .map(|(said, _)| format!("{} resolutions, number {}", said.count, said.preferred))
+                .ok(),
+            _ => return Ok(()),
+        };
+        write!(f, " {}", details.as_deref().unwrap_or("(cut)"))
+    }
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.active == 0 {
+            return f.write_str("dark");
+        }
+        let (width, height, depth) = (self.width.get(), self.height.get(), self.depth);
+        write!(f, "{width}x{height} of {depth} bits at +{:#x}", self.vram_offset.get())
+    }
+}
+
 impl Resolution {
     /// Such a picture.
     pub const fn new(width: u16, height: u16) -> Self {
         Self { width: U16::new(width), height: U16::new(height) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(kind: MessageType, body: &[u8]) -> String {
+        let header = Header::new(kind, body.len() as u32);
+        Text(&[header.as_bytes(), body].concat()).to_string()
+    }
+
+    #[test]
+    fn messages_are_printed() {
+        assert_eq!(text(MessageType::VERSION_REQUEST, &[3, 0, 5, 0]), "VERSION_REQUEST 3.5");
+        assert_eq!(text(MessageType::DIRT, &[0, 2]), "DIRT 2 rectangles");
+        assert_eq!(text(MessageType::DIRT, &[0]), "DIRT (cut)");
+        let mut body = [0; 27];
+        (body[8], body[9]) = (1, 1);
+        body[14..].copy_from_slice(&[32, 0, 4, 0, 0, 0, 3, 0, 0, 0, 16, 0, 0]);
+        let wanted = "SITUATION_UPDATE 1024x768 of 32 bits at +0x0";
+        assert_eq!(text(MessageType::SITUATION_UPDATE, &body), wanted);
+        body[9] = 0;
+        assert_eq!(text(MessageType::SITUATION_UPDATE, &body), "SITUATION_UPDATE dark");
+        assert_eq!(text(MessageType::RESOLUTION_REQUEST, &[]), "RESOLUTION_REQUEST");
+        assert_eq!(Text(&[1]).to_string(), "1 B, too few for a message");
     }
 }

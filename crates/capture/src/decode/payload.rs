@@ -5,7 +5,7 @@
 use busway_wire::ic::{self, kvp, vss};
 use busway_wire::packet::PacketType;
 use busway_wire::pipe::PipeHeader;
-use busway_wire::{Guid, balloon, class, hvsock, keyboard, mouse, nvsp, scsi, storvsc};
+use busway_wire::{Guid, balloon, class, hvsock, keyboard, mouse, nvsp, scsi, storvsc, video};
 
 use super::{Said, Side};
 
@@ -45,6 +45,7 @@ const CLASSES: &[(Guid, Explain)] = &[
     (class::KEYBOARD, keyboard_message),
     (class::MOUSE, mouse_message),
     (class::BALLOON, balloon_message),
+    (class::VIDEO, video_message),
 ];
 
 /// Explains the payload of a packet on a channel of this class.
@@ -200,6 +201,16 @@ fn mouse_message(packet: &Packet<'_>, _: &mut Meaning) -> Said {
 fn balloon_message(packet: &Packet<'_>, _: &mut Meaning) -> Said {
     let text = balloon::Text(packet.payload);
     Said::of(text, text.kind().is_some_and(|kind| kind.name().is_some()))
+}
+
+fn video_message(packet: &Packet<'_>, _: &mut Meaning) -> Said {
+    match PipeHeader::parse(packet.payload) {
+        Ok(message) => {
+            let text = video::Text(message);
+            Said::of(text, text.kind().is_some_and(|kind| kind.name().is_some()))
+        }
+        Err(error) => Said::unknown(error),
+    }
 }
 
 fn stream(packet: &Packet<'_>) -> Said {
