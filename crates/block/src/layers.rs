@@ -22,19 +22,29 @@ use crate::{Format, vhd, vhdx};
 
 type LibraryFile = imago::file::File;
 
-/// Opens what an image's own header names: files that lie below it, locked as it is.
-struct Below;
+/// Opens what an image's own header names: files that lie below it, locked as it is. Only where the
+/// user has said what format it is: a guest that has a raw image can write such a header into it, and
+/// would find in its next life whatever file of the host's it has named.
+struct Below {
+    is_trusted: bool,
+}
 
 impl ImplicitOpenGate<LibraryFile> for Below {
     fn open_format<F: FormatDriverBuilder<LibraryFile>>(
         &mut self,
         builder: F,
     ) -> io::Result<Library> {
-        Ok(Library::new(builder.write(false).open(Self)?))
+        Ok(Library::new(builder.write(false).open(Self { is_trusted: self.is_trusted })?))
     }
 
     fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<LibraryFile> {
         let path = options.get_filename().ok_or(io::ErrorKind::NotFound)?.to_owned();
+        if !self.is_trusted {
+            return Err(io::Error::other(format!(
+                "it names another file, '{}': say what it is (',format=qcow2' or ',format=vmdk') if you trust it",
+                path.display()
+            )));
+        }
         let (file, _) = open_file(&path, !options.get_writable()).map_err(io::Error::other)?;
         library_file(file, &path, options.get_writable())
     }
@@ -55,9 +65,12 @@ pub(crate) fn open(
     let unreadable = |source| OpenError::Unreadable { path: path.to_owned(), format, source };
     let not_written = || OpenError::NotWritten { path: path.to_owned(), format };
     let writes = !options.read_only && options.layer.is_none();
+    let is_trusted = options.format.is_some();
     if let Some(Layer::Overlay(overlay)) = &options.layer {
         let below = match format {
-            Format::Raw | Format::Qcow2 | Format::Vmdk => library(path, file, format, false),
+            Format::Raw | Format::Qcow2 | Format::Vmdk => {
+                library(path, file, format, false, is_trusted)
+            }
             Format::Vhd | Format::Vhdx => {
                 return Err(OpenError::NotBelow { path: path.to_owned(), format });
             }
@@ -80,7 +93,7 @@ pub(crate) fn open(
         }
         Format::Vmdk if writes => return Err(not_written()),
         Format::Qcow2 | Format::Vmdk => {
-            let library = library(path, file, format, writes).map_err(unreadable)?;
+            let library = library(path, file, format, writes, is_trusted).map_err(unreadable)?;
             (Contents::Library(Box::new(RwLock::new(library))), 0)
         }
     };
@@ -92,15 +105,22 @@ pub(crate) fn open(
     Ok((contents, logical_block))
 }
 
-fn library(path: &Path, file: File, format: Format, writes: bool) -> io::Result<Library> {
+fn library(
+    path: &Path,
+    file: File,
+    format: Format,
+    writes: bool,
+    is_trusted: bool,
+) -> io::Result<Library> {
+    let below = Below { is_trusted };
     let file = library_file(file, path, writes)?;
     Ok(match format {
         Format::Qcow2 => {
-            Library::new(Qcow2::<LibraryFile>::builder(file).write(writes).open(Below)?)
+            Library::new(Qcow2::<LibraryFile>::builder(file).write(writes).open(below)?)
         }
-        Format::Vmdk => Library::new(Vmdk::<LibraryFile>::builder(file).open(Below)?),
+        Format::Vmdk => Library::new(Vmdk::<LibraryFile>::builder(file).open(below)?),
         Format::Raw | Format::Vhd | Format::Vhdx => {
-            Library::new(Raw::<LibraryFile>::builder(file).write(writes).open(Below)?)
+            Library::new(Raw::<LibraryFile>::builder(file).write(writes).open(below)?)
         }
     })
 }
@@ -119,7 +139,7 @@ fn over(
             let (file, _) = open_file(overlay, false)?;
             let file = library_file(file, overlay, true).map_err(failed)?;
             let image = Qcow2::<LibraryFile>::builder(file).backing(Some(below)).write(true);
-            image.open(Below)
+            image.open(Below { is_trusted: false })
         }
         false => {
             let new = OpenOptions::new().read(true).write(true).create_new(true).open(overlay);
@@ -147,7 +167,9 @@ fn make(
     Qcow2::<LibraryFile>::create_builder(library_file(file, overlay, true)?)
         .size(below.size())
         .backing(name, format.to_string())
-        .create_open(Below, |file| Ok(Qcow2::builder(file).backing(Some(below)).write(true)))
+        .create_open(Below { is_trusted: false }, |file| {
+            Ok(Qcow2::builder(file).backing(Some(below)).write(true))
+        })
 }
 
 #[cfg(test)]
