@@ -31,10 +31,18 @@ for device in $bus/*; do
         done
     done
 done
-before=$(cat $(bound_to hv_storvsc | head -n 1)/channels/*/interrupts | head -n 1)
+# On any of its channels: which one a request takes depends on the processor.
+interrupts_of_disk() {
+    total=0
+    for count in $(cat $(bound_to hv_storvsc | head -n 1)/channels/*/interrupts); do
+        total=$((total + count))
+    done
+    echo $total
+}
+before=$(interrupts_of_disk)
 dd if=$disk of=/dev/null bs=4096 count=64 iflag=direct 2>/dev/null
 fact interrupts.before $before
-fact interrupts.after $(cat $(bound_to hv_storvsc | head -n 1)/channels/*/interrupts | head -n 1)
+fact interrupts.after $(interrupts_of_disk)
 fact vmbus.at $(dmesg | sed -n "s/^\[ *\([0-9.]*\)\].*Vmbus version.*/\1/p")
 fact drivers.at $(dmesg | sed -n "s/^\[ *\([0-9.]*\)\].*Run \/init as init process.*/\1/p")
 fact disk.at $(dmesg | sed -n "s/^\[ *\([0-9.]*\)\].*Attached SCSI disk.*/\1/p")
