@@ -17,9 +17,11 @@ pub(crate) const PORTS: [&str; 3] = ["stdout", "stderr", "files"];
 
 /// `tsc=reliable`: else the clock source is not the TSC, and KVM makes no TSC page for its guests.
 /// `mitigations=off` saves a third of the start. An oops of KVM is a failure of the job, not a log line.
-/// `lab=emulated` is for programs that want to know where they are.
-const COMMAND_LINE: &str =
-    "console=ttyS0 quiet panic=-1 oops=panic tsc=reliable mitigations=off lab=emulated";
+/// A host that was lost to the emulation has been seen to hang for eight minutes before it panicked, one of
+/// its processors with interrupts off; the other one notices a stall. `lab=emulated` is for programs that
+/// want to know where they are.
+const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 oops=panic tsc=reliable mitigations=off \
+    rcupdate.rcu_cpu_stall_timeout=60 sysctl.kernel.panic_on_rcu_stall=1 lab=emulated";
 
 /// SVM with nested paging, which TCG has. What the processor lacks, KVM offers to no guest: XSAVE is off, and
 /// AVX with it, because some QEMU's (7.2) made guests fail (Linux 5.10, 7.3), and the start is quicker.
