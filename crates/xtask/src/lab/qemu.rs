@@ -17,10 +17,11 @@ pub(crate) const PORTS: [&str; 3] = ["stdout", "stderr", "files"];
 
 /// `tsc=reliable`: else the clock source is not the TSC, and KVM makes no TSC page for its guests.
 /// `mitigations=off` saves a third of the start. An oops of KVM is a failure of the job, not a log line.
-/// `kvm_amd.vgif=0` because with the emulated virtual GIF an interrupt has been seen to reach the host right
-/// behind VMRUN, where its registers are still the guest's: one host in some twenty boots was lost so. A lost
-/// host has also been seen to hang for eight minutes before it panicked, one processor with interrupts off;
-/// the other one notices a stall. `lab=emulated` is for programs that want to know where they are.
+/// `kvm_amd.vgif=0`: an interrupt has been seen to reach the host right behind VMRUN, where GIF is 0 and the
+/// registers are still the guest's, and the host to be lost by that: once in some 20 boots with an emulated
+/// virtual GIF, once in some 60 without. A lost host has also been seen to hang for eight minutes before it
+/// panicked, one processor with interrupts off; the other one notices a stall. `lab=emulated` is for programs
+/// that want to know where they are.
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 oops=panic tsc=reliable mitigations=off \
     rcupdate.rcu_cpu_stall_timeout=30 sysctl.kernel.panic_on_rcu_stall=1 kvm_amd.vgif=0 lab=emulated";
 
