@@ -23,6 +23,7 @@ mod capture;
 mod case;
 mod daemons;
 mod detection;
+mod everything;
 mod guest;
 mod harness;
 mod image;
@@ -53,7 +54,7 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 16] = [
+const TESTS: [&[Test]; 17] = [
     life_cycle::TESTS,
     machine::TESTS,
     detection::TESTS,
@@ -70,6 +71,7 @@ const TESTS: [&[Test]; 16] = [
     capture::TESTS,
     video::TESTS,
     raw::TESTS,
+    everything::TESTS,
 ];
 
 fn main() -> ExitCode {
