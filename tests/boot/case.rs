@@ -151,7 +151,8 @@ pub(crate) fn keep_panics() {
 static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
 
 /// What a guest's end looks like when the emulated host's processor has lost its state.
-const LOST: [&str; 5] = [
+const LOST: [&str; 6] = [
+    "the guest has not said a line in its time",
     "cannot go on: triple fault",
     "BUG: unable to handle",
     "general protection fault",

@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use busway_guest_images::cpio::Archive;
 use busway_harness::{Machine, Report, Running};
@@ -19,6 +20,9 @@ use crate::image::Image;
 
 /// What each script begins with.
 const PRELUDE: &str = include_str!("prelude.sh");
+
+/// How long a guest may take to begin its script: some twenty times what it takes in the emulated lab.
+const BOOT: Duration = Duration::from_secs(120);
 
 /// A machine that has not been started.
 pub(crate) struct Guest<'a> {
@@ -33,6 +37,7 @@ impl<'a> Guest<'a> {
         let machine = Machine::new(case.kernel.vmlinuz()).word("quiet");
         let machine = machine.flag("--hyperv").flag(case.kernel.engine);
         let machine = machine.deadline(case.deadline).listener(case.listener());
+        let machine = machine.first_line(BOOT);
         Self { case, machine, programs: Vec::new(), files: Vec::new() }
     }
 

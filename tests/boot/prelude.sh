@@ -1,6 +1,7 @@
 #!/bin/sh
 # What every test's script begins with.
 set -eu
+echo "busway-guest: starts"
 trap 'status=$?; [ $status = 0 ] || dmesg | tail -n 30' EXIT
 
 bus=/sys/bus/vmbus/devices

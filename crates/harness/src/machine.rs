@@ -25,6 +25,7 @@ pub struct Machine {
     arguments: Vec<OsString>,
     words: Vec<String>,
     deadline: Instant,
+    first_line: Option<Duration>,
     listener: Listener,
 }
 
@@ -38,6 +39,7 @@ impl Machine {
             arguments: Vec::new(),
             words: vec!["console=ttyS0".to_owned(), "panic=-1".to_owned()],
             deadline: Instant::now() + PATIENCE,
+            first_line: None,
             listener: Arc::new(|_| {}),
         }
     }
@@ -66,6 +68,14 @@ impl Machine {
     #[must_use]
     pub const fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// How soon its serial port must have said a line: what waits for it panics else, and need not wait for
+    /// the deadline to learn of a guest that hangs at its start. For as long as the deadline unless told.
+    #[must_use]
+    pub const fn first_line(mut self, within: Duration) -> Self {
+        self.first_line = Some(within);
         self
     }
 
@@ -99,7 +109,8 @@ impl Machine {
         let mut child =
             command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let serial = child.stdout.take().unwrap();
-        Running::attach(child, serial, self.deadline, self.listener)
+        let first_line = self.first_line.map(|within| Instant::now() + within);
+        Running::attach(child, serial, self.deadline, self.listener).first_line(first_line)
     }
 
     /// The command that boots it, its stderr to be read.

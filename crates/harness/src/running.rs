@@ -32,6 +32,7 @@ pub struct Running {
     incoming: Receiver<Line>,
     report: Report,
     deadline: Instant,
+    first_line: Option<Instant>,
     listener: Listener,
     /// Commands that [`run`](Self::run) has typed.
     pub(crate) commands: u32,
@@ -51,7 +52,13 @@ impl Running {
             pass_on(stderr, sender, Line::Busway);
         }
         let report = Report { lines: Vec::new(), busway: String::new(), status: -1 };
-        Self { child, incoming, report, deadline, listener, commands: 0 }
+        Self { child, incoming, report, deadline, first_line: None, listener, commands: 0 }
+    }
+
+    /// Until when it must have said a first line; see [`Machine::first_line`](crate::Machine::first_line).
+    pub(crate) const fn first_line(mut self, first_line: Option<Instant>) -> Self {
+        self.first_line = first_line;
+        self
     }
 
     /// Waits for a line of the guest that begins like this; returns the rest of it.
@@ -144,11 +151,13 @@ impl Running {
     /// For loops that wait for something else than a line.
     ///
     /// # Panics
-    /// Its time is over.
+    /// Its time is over, or that for its first line.
     #[track_caller]
     pub fn has_time(&self) {
-        let over = Instant::now() >= self.deadline;
-        assert!(!over, "the machine's time is over{}", self.report.tail());
+        let over = |instant| Instant::now() >= instant;
+        assert!(!over(self.deadline), "the machine's time is over{}", self.report.tail());
+        let silent = self.report.lines.is_empty() && self.first_line.is_some_and(over);
+        assert!(!silent, "the guest has not said a line in its time{}", self.report.tail());
     }
 
     /// What it has said so far.

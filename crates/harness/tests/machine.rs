@@ -78,3 +78,19 @@ fn a_guest_that_says_nothing_is_not_waited_for_for_ever() {
     let machine = Machine::new("K").program(program(&directory, "exec sleep 100"));
     machine.deadline(Instant::now() + Duration::from_millis(10)).start().wait_for("ready");
 }
+
+#[test]
+#[should_panic(expected = "the guest has not said a line in its time")]
+fn a_guest_that_hangs_at_its_start_is_known_before_its_time_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let machine = Machine::new("K").program(program(&directory, "exec sleep 100"));
+    machine.first_line(Duration::from_millis(10)).start().wait_for("ready");
+}
+
+#[test]
+fn a_guest_that_has_said_a_line_may_be_silent_then() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "echo hello; sleep 3; echo ready";
+    let machine = Machine::new("K").program(program(&directory, text));
+    machine.first_line(Duration::from_secs(2)).start().wait_for("ready");
+}
