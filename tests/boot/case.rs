@@ -4,7 +4,6 @@
 //! it fails and only then.
 
 use std::cell::RefCell;
-use std::fs;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -150,60 +149,8 @@ pub(crate) fn keep_panics() {
 
 static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
 
-/// What a guest's end looks like when the emulated host's processor has lost its state.
-const LOST: [&str; 6] = [
-    "the guest has not said a line in its time",
-    "cannot go on: triple fault",
-    "BUG: unable to handle",
-    "general protection fault",
-    "double fault",
-    "invalid opcode",
-];
-
-/// How often at most; guests have been lost twice in a row.
-const AGAIN: usize = 3;
-
-static LOST_GUESTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
 /// Runs it, and adds what its guests said to the failure, if it is one.
-///
-/// In the emulated host one guest in some 150 has died of a triple fault within its first second, and one
-/// in some 20 to 60 has lost the host itself (see crates/xtask/src/lab/qemu.rs). A test whose guest ends so
-/// is run again there, and named at the end; on a real processor it has failed.
 pub(crate) fn run(test: &'static Test, kernel: &'static Kernel) -> Result<Completion, Failed> {
-    let mut result = run_once(test, kernel);
-    for _ in 0..AGAIN {
-        let Some(sign) = result.as_ref().err().and_then(lost).filter(|_| is_emulated()) else {
-            break;
-        };
-        let name = test.name_on(kernel);
-        let mut lost = LOST_GUESTS.lock().unwrap_or_else(PoisonError::into_inner);
-        lost.push(format!("its guest said {sign:?} at first: {name}"));
-        drop(lost);
-        result = run_once(test, kernel);
-    }
-    result
-}
-
-fn lost(failed: &Failed) -> Option<&'static str> {
-    let text = failed.message()?;
-    LOST.into_iter().find(|sign| text.contains(sign))
-}
-
-/// Whether this host is the one that `cargo xtask lab` starts.
-fn is_emulated() -> bool {
-    let words = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    words.split_whitespace().any(|word| word == "lab=emulated")
-}
-
-/// Names those whose first run was lost; what they say now is of their second.
-pub(crate) fn print_lost() {
-    for what in LOST_GUESTS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        println!("run again, {what}");
-    }
-}
-
-fn run_once(test: &'static Test, kernel: &'static Kernel) -> Result<Completion, Failed> {
     let case = Case::new(kernel);
     let started = Instant::now();
     let result = panic::catch_unwind(AssertUnwindSafe(|| (test.run)(&case)));

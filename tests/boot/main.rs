@@ -89,7 +89,6 @@ fn main() -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if !arguments.list {
         case::print_times();
-        case::print_lost();
     }
     conclusion.exit_code()
 }

@@ -17,10 +17,9 @@ pub(crate) const PORTS: [&str; 3] = ["stdout", "stderr", "files"];
 
 /// `tsc=reliable`: else the clock source is not the TSC, and KVM makes no TSC page for its guests.
 /// `mitigations=off` saves a third of the start. An oops of KVM is a failure of the job, not a log line; a
-/// host that hangs becomes one within half a minute. `isolcpus=0`: see [`SPARE`]. `lab=emulated` is for
-/// programs that want to know where they are.
+/// host that hangs becomes one within half a minute. `isolcpus=0`: see [`SPARE`].
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 oops=panic tsc=reliable mitigations=off \
-    rcupdate.rcu_cpu_stall_timeout=30 sysctl.kernel.panic_on_rcu_stall=1 isolcpus=0 lab=emulated";
+    rcupdate.rcu_cpu_stall_timeout=30 sysctl.kernel.panic_on_rcu_stall=1 isolcpus=0";
 
 /// Processors that run no job: the first one, whose state other processors' threads write.
 ///

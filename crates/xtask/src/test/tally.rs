@@ -48,9 +48,6 @@ impl Tally {
         if let Some(name) = passed(line) {
             self.open.push(Single { name: name.to_owned(), skipped: false });
         }
-        if line.starts_with("run again, ") {
-            self.remarks.push(line.to_owned());
-        }
         let Some((_verdict, counts)) =
             line.strip_prefix("test result: ").and_then(|result| result.split_once(". "))
         else {
@@ -156,13 +153,6 @@ mod tests {
         tally.feed(b"test k/b ... ok\ntest k/d ... ok\ntest result: ok. 2 passed; 0 failed\n");
         assert_eq!(tally.to_string(), "3 passed, 0 failed, 1 skipped");
         assert_eq!(tally.interrupted(), [""; 0]);
-    }
-
-    #[test]
-    fn what_was_run_again_is_remarked() {
-        let mut tally = Tally::default();
-        tally.feed(b"test k/a ... ok\nrun again, a guest cannot go on: k/a\n");
-        assert_eq!(tally.remarks, ["run again, a guest cannot go on: k/a"]);
     }
 
     #[test]
