@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use busway_memory::GuestMemory;
 use busway_wire::control::layout::TlConnectRequest;
-use busway_wire::control::{HostMessage, MessageBuf};
+use busway_wire::control::{GuestMessage, Header, HostMessage, MessageBuf, MessageType};
 use busway_wire::{Guid, Version};
+use zerocopy::FromBytes;
 
 use crate::action::{Action, ChannelKey, Completion, MessageTarget, OpenRequest};
 use crate::channel::{Channel, Command, Rings};
@@ -17,10 +18,11 @@ use crate::fault::Fault;
 use crate::gpadl::Lists;
 use crate::io::Interrupts;
 use crate::limit::LogLimit;
+use crate::meddler::{Meddler, MessageFate};
 use crate::milestone::{Milestone, Reporter, Step, Witness};
 use crate::offer::Offer;
 use crate::server::{ControlError, Server, ServerConfig};
-use crate::tap::{Passing, Place, Tap, Tapped};
+use crate::tap::{Passing, Place, Side, Tap, Tapped};
 
 /// What the bus needs of the machine around it. Called on the bus's thread; must not block.
 pub trait Platform {
@@ -79,6 +81,9 @@ pub struct Bus {
     warnings: LogLimit,
     witness: Option<Arc<dyn Witness>>,
     tap: Option<Arc<dyn Tap>>,
+    meddler: Option<Arc<dyn Meddler>>,
+    /// The list that the meddler has refused last: what follows of it is not for the server.
+    refused: Option<u32>,
 }
 
 impl Bus {
@@ -103,6 +108,8 @@ impl Bus {
             warnings: LogLimit::default(),
             witness: None,
             tap: None,
+            meddler: None,
+            refused: None,
         }
     }
 
@@ -115,6 +122,12 @@ impl Bus {
     /// now on.
     pub fn tap(&mut self, tap: Arc<dyn Tap>) {
         self.tap = Some(tap);
+    }
+
+    /// Lets `meddler` change every message from now on, and what passes on channels that are opened
+    /// from now on.
+    pub fn meddle(&mut self, meddler: Arc<dyn Meddler>) {
+        self.meddler = Some(meddler);
     }
 
     /// Adds a device; a connected guest finds it at once.
@@ -200,13 +213,67 @@ impl Bus {
         if let Some(tap) = &self.tap {
             tap.passes(&Passing::GuestMessage(bytes));
         }
+        let times = if self.meddler.is_some() { self.meddled(bytes) } else { 1 };
+        for _ in 0..times {
+            self.obey(bytes);
+        }
+        self.act();
+    }
+
+    fn obey(&mut self, bytes: &[u8]) {
         if let Err(error) = self.server.guest_message(bytes) {
             if let ControlError::Contact { version, reason, .. } = error {
                 self.saw(Milestone::Refused(version, reason));
             }
             self.warn(&error);
         }
-        self.act();
+    }
+
+    /// How often the server is to get a message of the guest's.
+    fn meddled(&mut self, bytes: &[u8]) -> usize {
+        let message = GuestMessage::parse(bytes);
+        if let Ok(GuestMessage::GpadlBody(body, _)) = &message
+            && self.refused == Some(body.gpadl)
+        {
+            return 0;
+        }
+        match (self.fate(Side::Guest, bytes), message) {
+            (MessageFate::Lost, _) => 0,
+            (MessageFate::Twice, _) => 2,
+            (MessageFate::Refused, Ok(GuestMessage::OpenChannel(open))) => {
+                self.server.refuse_open(&open.body);
+                0
+            }
+            (MessageFate::Refused, Ok(GuestMessage::GpadlHeader(header, _))) => {
+                self.refused = Some(header.gpadl);
+                self.server.refuse_gpadl(&header);
+                0
+            }
+            (_, Ok(GuestMessage::GpadlHeader(..))) => {
+                self.refused = None;
+                1
+            }
+            _ => 1,
+        }
+    }
+
+    /// What becomes of a message.
+    fn fate(&self, side: Side, bytes: &[u8]) -> MessageFate {
+        let Some(meddler) = &self.meddler else {
+            return MessageFate::Passes;
+        };
+        let Ok((Header { kind, .. }, body)) = Header::read_from_prefix(bytes) else {
+            return MessageFate::Passes;
+        };
+        let class = if kind == MessageType::OFFER_CHANNEL {
+            Guid::read_from_prefix(body).ok().map(|(class, _)| class)
+        } else if kind.starts_with_relid() {
+            let relid = u32::read_from_prefix(body).ok().map(|(relid, _)| relid);
+            relid.and_then(|relid| self.server.class_of(relid))
+        } else {
+            None
+        };
+        meddler.message(side, kind, class)
     }
 
     /// Takes what a channel has completed.
@@ -269,10 +336,7 @@ impl Bus {
     fn act(&mut self) {
         while let Some(action) = self.server.next_action() {
             match action {
-                Action::Post(target, message) => {
-                    self.notice(&message);
-                    self.undelivered.push_back((target, message));
-                }
+                Action::Post(target, message) => self.post(target, message),
                 Action::DropMessages => self.undelivered.clear(),
                 Action::Open(key, request) => {
                     let opened = self.open(key, *request);
@@ -296,6 +360,18 @@ impl Bus {
             }
         }
         self.deliver();
+    }
+
+    fn post(&mut self, target: MessageTarget, message: HostMessage) {
+        if self.meddler.is_some() {
+            match self.fate(Side::Host, message.encode().as_bytes()) {
+                MessageFate::Lost => return,
+                MessageFate::Twice => self.undelivered.push_back((target, message.clone())),
+                MessageFate::Passes | MessageFate::Refused => {}
+            }
+        }
+        self.notice(&message);
+        self.undelivered.push_back((target, message));
     }
 
     fn connect(&mut self, request: &TlConnectRequest) {
@@ -350,11 +426,12 @@ impl Bus {
         self.lists.insert(key, lists.clone());
         let target = request.interrupt;
         let channel = Channel::new(key, handler, rings, memory, interrupts, target, lists);
-        let tapped = self.tap.clone().map(|tap| {
-            let (class, instance) = (offer.interface_type, offer.instance);
-            Tapped::new(tap, Place { key, class, instance, subchannel, connection_id })
-        });
-        self.platform.start(channel.watched(reporter).tapped(tapped), connection_id)
+        let (class, instance) = (offer.interface_type, offer.instance);
+        let place = Place { key, class, instance, subchannel, connection_id };
+        let tapped = self.tap.clone().map(|tap| Tapped::new(tap, place));
+        let meddler = self.meddler.as_ref().map(|meddler| meddler.channel(&place)).transpose()?;
+        let channel = channel.watched(reporter).tapped(tapped).meddled(meddler.flatten());
+        self.platform.start(channel, connection_id)
     }
 
     /// What the guest is told says how far it has come.

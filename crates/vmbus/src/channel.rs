@@ -11,10 +11,11 @@ use busway_memory::{GuestMemory, MapRingError, RingArea};
 use busway_ring::{AdaptivePoll, PacketBuf, Reader, RingError, RingMem, Word, Writer};
 
 use crate::action::{ChannelKey, Completion, InterruptTarget, OpenRequest};
-use crate::device::{ChannelHandler, Closing, Wakeup};
+use crate::device::{ChannelHandler, Closing, Wakeup, When};
 use crate::fault::Fault;
 use crate::gpadl::{GpadlId, Lists};
 use crate::io::{Interrupts, Io, Link};
+use crate::meddler::{self, ChannelMeddler, GuestFate};
 use crate::milestone::Reporter;
 use crate::tap::{Cause, Published, Tapped, Traffic};
 
@@ -138,6 +139,7 @@ impl Channel {
             awaits_work: false,
             reporter: None,
             tap: None,
+            meddler: None,
             closed: false,
         };
         let poll = AdaptivePoll::default();
@@ -156,6 +158,12 @@ impl Channel {
         self
     }
 
+    /// Lets `meddler` change what passes.
+    pub(crate) fn meddled(mut self, meddler: Option<Box<dyn ChannelMeddler>>) -> Self {
+        self.link.meddler = meddler;
+        self
+    }
+
     /// Reports to `reporter` how far the guest comes with the device.
     pub(crate) fn watched(mut self, reporter: Option<Reporter>) -> Self {
         self.link.awaits_work = reporter.is_some();
@@ -170,7 +178,12 @@ impl Channel {
 
     /// The descriptors whose readiness is reported by [`ready`](Self::ready), with their tokens.
     pub fn wakeups(&self) -> Vec<Wakeup<'_>> {
-        self.handler.wakeups()
+        let mut wakeups = self.handler.wakeups();
+        if let Some(meddler) = &self.link.meddler {
+            let (token, when) = (meddler::TOKEN, When::Changed);
+            wakeups.push(Wakeup { token, fd: meddler.wakeup(), when });
+        }
+        wakeups
     }
 
     /// Takes what the guest has sent. To be called when the guest signals, once after the start,
@@ -207,12 +220,13 @@ impl Channel {
     }
 
     fn work(&mut self, token: Option<u32>) -> Result<Progress, Fault> {
-        if let Some(token) = token {
+        if let Some(token) = token.filter(|token| *token != meddler::TOKEN) {
             self.handler.on_ready(token, &mut Io { link: &mut self.link })?;
         }
         if self.link.closed {
             return Ok(Progress::Idle);
         }
+        self.link.send_late()?;
         self.incoming.mask();
         for _ in 0..BATCHES {
             self.link.wanted = 0;
@@ -232,7 +246,7 @@ impl Channel {
                     return Ok(Progress::Idle);
                 }
                 self.incoming.mask();
-            } else if !can_write || !self.handler.has_room() {
+            } else if !can_write || !self.handler.has_room() || self.is_held() {
                 // The guest signals when it has made room, a back end when it is done.
                 return Ok(Progress::Idle);
             }
@@ -242,6 +256,9 @@ impl Channel {
 
     /// Hands packets to the handler; true if the ring is empty.
     fn take_batch(&mut self) -> Result<bool, Fault> {
+        if self.link.meddler.is_some() {
+            return self.take_meddled();
+        }
         for _ in 0..BATCH {
             if !self.link.backlog.is_empty() || !self.handler.has_room() {
                 return Ok(false);
@@ -258,6 +275,36 @@ impl Channel {
         Ok(false)
     }
 
+    /// As [`take_batch`](Self::take_batch), past the meddler.
+    #[cold]
+    fn take_meddled(&mut self) -> Result<bool, Fault> {
+        for _ in 0..BATCH {
+            if self.is_held() || !self.link.backlog.is_empty() || !self.handler.has_room() {
+                return Ok(false);
+            }
+            let at = self.incoming.position();
+            let Some(packet) = self.incoming.next(&mut self.packet)? else {
+                return Ok(true);
+            };
+            if let Some(tap) = &mut self.link.tap {
+                tap.read(at, &packet);
+            }
+            let meddler = self.link.meddler.as_mut();
+            match meddler.map_or(GuestFate::Passes, |meddler| meddler.takes(&packet)) {
+                GuestFate::Passes => {}
+                GuestFate::Lost => continue,
+                GuestFate::Rescinds => self.link.ended = true,
+            }
+            self.handler.on_packet(packet, &mut Io { link: &mut self.link })?;
+        }
+        Ok(false)
+    }
+
+    /// Whether the meddler leaves the guest's packets in the ring.
+    fn is_held(&self) -> bool {
+        self.link.meddler.as_ref().is_some_and(|meddler| meddler.holds())
+    }
+
     /// Shows the guest what was written and what was read, with at most one interrupt for both.
     fn publish(&mut self) {
         let reader_waits = self.link.writer.publish();
@@ -265,7 +312,11 @@ impl Channel {
         if self.link.tap.is_some() {
             self.tap_published(reader_waits, writer_waits);
         }
-        if reader_waits || writer_waits {
+        let mut is_due = reader_waits || writer_waits;
+        if let Some(meddler) = &mut self.link.meddler {
+            is_due = meddler.interrupts(is_due);
+        }
+        if is_due {
             self.link.interrupts.raise(self.link.target);
         }
     }

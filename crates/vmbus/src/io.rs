@@ -12,6 +12,7 @@ use busway_wire::packet::{GpaRanges, PacketType};
 use crate::action::InterruptTarget;
 use crate::fault::{Fault, lasting};
 use crate::gpadl::{Gpadl, GpadlId, Lists};
+use crate::meddler::{ChannelMeddler, HeldPacket, HostFate};
 use crate::milestone::{Reporter, Step};
 use crate::tap::{Side, Tapped};
 
@@ -42,7 +43,7 @@ pub(crate) struct Link {
     pub(crate) writer: Writer<RingArea>,
     /// Packets that found no room, oldest first. While there are any, no packet is taken, so there
     /// are never more than a handler answers at once.
-    pub(crate) backlog: VecDeque<Held>,
+    pub(crate) backlog: VecDeque<HeldPacket>,
     pub(crate) gpadls: Lists,
     pub(crate) interrupts: Arc<dyn Interrupts>,
     pub(crate) target: InterruptTarget,
@@ -56,25 +57,12 @@ pub(crate) struct Link {
     pub(crate) reporter: Option<Reporter>,
     /// Who sees every packet.
     pub(crate) tap: Option<Tapped>,
+    /// Who changes what passes.
+    pub(crate) meddler: Option<Box<dyn ChannelMeddler>>,
     /// It has not been told of any work.
     pub(crate) awaits_work: bool,
     /// The guest has closed the channel: its rings are its own again.
     pub(crate) closed: bool,
-}
-
-/// A packet that waits for room.
-pub(crate) struct Held {
-    kind: PacketType,
-    flags: u16,
-    transaction_id: u64,
-    payload: Box<[u8]>,
-}
-
-impl Held {
-    pub(crate) fn outgoing(&self) -> Outgoing<'_> {
-        let &Self { kind, flags, transaction_id, ref payload } = self;
-        Outgoing { kind, flags, transaction_id, header: &[], payload }
-    }
 }
 
 impl Link {
@@ -110,6 +98,43 @@ impl Link {
     #[inline]
     fn push(&mut self, packet: &Outgoing<'_>, spare: u32) -> Result<(), Full> {
         push(&mut self.writer, self.tap.as_mut(), packet, spare)
+    }
+
+    /// Puts a packet into the ring, or behind those that wait for room.
+    fn push_or_keep(&mut self, packet: HeldPacket) -> Result<(), Fault> {
+        if self.backlog.is_empty() {
+            match self.push(&packet.outgoing(), 0) {
+                Ok(()) => return Ok(()),
+                Err(full) => lasting(full).map_or(Ok(()), Err)?,
+            }
+        }
+        self.backlog.push_back(packet);
+        Ok(())
+    }
+
+    /// Sends what the meddler makes of a packet. It is asked once, so nothing is left to the handler
+    /// for want of room.
+    #[cold]
+    fn meddle(&mut self, packet: &Outgoing<'_>) -> Result<(), Fault> {
+        let meddler = self.meddler.as_mut();
+        match meddler.map_or(HostFate::Passes, |meddler| meddler.sends(packet)) {
+            HostFate::Passes => self.push_or_keep(HeldPacket::of(packet)),
+            HostFate::Becomes(packets) => {
+                packets.into_iter().try_for_each(|packet| self.push_or_keep(packet))
+            }
+            HostFate::Rescinds => {
+                self.ended = true;
+                self.push_or_keep(HeldPacket::of(packet))
+            }
+        }
+    }
+
+    /// Sends what the meddler has kept until now.
+    pub(crate) fn send_late(&mut self) -> Result<(), Fault> {
+        while let Some(packet) = self.meddler.as_mut().and_then(|meddler| meddler.late()) {
+            self.push_or_keep(packet)?;
+        }
+        Ok(())
     }
 
     fn spared(&self) -> u32 {
@@ -157,14 +182,16 @@ impl Io<'_> {
         if self.link.closed {
             return Ok(());
         }
+        if self.link.meddler.is_some() {
+            return self.link.meddle(&packet);
+        }
         if self.link.backlog.is_empty() {
             match self.link.push(&packet, 0) {
                 Ok(()) => return Ok(()),
                 Err(full) => lasting(full).map_or(Ok(()), Err)?,
             }
         }
-        let Outgoing { kind, flags, transaction_id, .. } = packet;
-        self.link.backlog.push_back(Held { kind, flags, transaction_id, payload: payload.into() });
+        self.link.backlog.push_back(HeldPacket::of(&packet));
         Ok(())
     }
 
@@ -179,6 +206,9 @@ impl Io<'_> {
         }
         if !self.link.backlog.is_empty() {
             return Ok(Sent::NoRoom);
+        }
+        if self.link.meddler.is_some() {
+            return self.link.meddle(packet).map(|()| Sent::Yes);
         }
         let spared = self.link.spared();
         match self.link.push(packet, spared) {

@@ -213,7 +213,7 @@ impl Server {
         }
     }
 
-    fn answer_open(&mut self, relid: u32, open_id: u32, status: u32) {
+    pub(super) fn answer_open(&mut self, relid: u32, open_id: u32, status: u32) {
         self.post(HostMessage::OpenResult(OpenResult { relid, open_id, status }));
     }
 

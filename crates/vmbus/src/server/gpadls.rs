@@ -98,7 +98,7 @@ impl Server {
         Ok(())
     }
 
-    fn answer_created(&mut self, relid: u32, gpadl: u32, status: u32) {
+    pub(super) fn answer_created(&mut self, relid: u32, gpadl: u32, status: u32) {
         self.post(HostMessage::GpadlCreated(GpadlCreated { relid, gpadl, status }));
     }
 

@@ -39,9 +39,11 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 
 use busway_memory::GuestMemory;
-use busway_wire::Version;
-use busway_wire::control::layout::{TlConnectRequest, TlConnectResult, status};
+use busway_wire::control::layout::{
+    GpadlHeader, OpenChannelBody, TlConnectRequest, TlConnectResult, status,
+};
 use busway_wire::control::{GuestMessage, HostMessage, MessageError, MessageType};
+use busway_wire::{Guid, Version};
 
 use crate::action::{Action, ChannelKey, Completion, MessageTarget};
 use crate::gpadl::GpadlError;
@@ -200,6 +202,22 @@ impl Server {
     /// A channel's type and instance, for the log.
     pub fn name(&self, key: ChannelKey) -> String {
         self.channels.get(&key).map_or_else(|| format!("{key:?}"), Channel::name)
+    }
+
+    /// The class of the device that a relid means.
+    pub(crate) fn class_of(&self, relid: u32) -> Option<Guid> {
+        let key = self.relids.get(relid)?.key?;
+        Some(self.channels.get(&key)?.offer.interface_type)
+    }
+
+    /// Tells the guest that a channel cannot be opened, whatever it asks for.
+    pub(crate) fn refuse_open(&mut self, open: &OpenChannelBody) {
+        self.answer_open(open.relid, open.open_id, status::UNSUCCESSFUL);
+    }
+
+    /// Tells the guest that a list of pages cannot be had, whatever it is.
+    pub(crate) fn refuse_gpadl(&mut self, header: &GpadlHeader) {
+        self.answer_created(header.relid, header.gpadl, status::INSUFFICIENT_RESOURCES);
     }
 
     /// The oldest action that has not been taken yet.

@@ -88,6 +88,25 @@ open_enum! {
     }
 }
 
+impl MessageType {
+    /// Whether the first word behind the header is the relid of an offered channel.
+    pub const fn starts_with_relid(self) -> bool {
+        matches!(
+            self,
+            Self::RESCIND_CHANNEL_OFFER
+                | Self::OPEN_CHANNEL
+                | Self::OPEN_CHANNEL_RESULT
+                | Self::CLOSE_CHANNEL
+                | Self::GPADL_HEADER
+                | Self::GPADL_CREATED
+                | Self::GPADL_TEARDOWN
+                | Self::RELID_RELEASED
+                | Self::MODIFY_CHANNEL
+                | Self::MODIFY_CHANNEL_RESPONSE
+        )
+    }
+}
+
 /// The first eight bytes of every channel message.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
