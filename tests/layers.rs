@@ -33,6 +33,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("busway-harness", &[]),
     ("busway-capture", &["busway-wire", "busway-hyperv"]),
+    ("busway-fault", &["busway-wire"]),
     ("busway-frames", &["busway-memory"]),
     (
         "busway-network",
@@ -41,7 +42,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Crates without threads, sockets, clocks or an operating system.
-const PURE: &[&str] = &["wire", "ring", "hyperv", "vmbus"];
+const PURE: &[&str] = &["wire", "ring", "hyperv", "vmbus", "fault"];
 
 /// What those may not name.
 const IMPURE: &[&str] = &["std::thread", "std::net", "std::os::unix::net", "std::time::Instant"];

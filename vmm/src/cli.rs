@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::control::protocol::Request;
 use crate::decode::DecodeArgs;
 use crate::smoke::args::SmokeArgs;
-use crate::spec::{HypervSpec, OnPanic, OnReset, SpecError, ValueError, VmSpec};
+use crate::spec::{FaultsSpec, HypervSpec, OnPanic, OnReset, SpecError, ValueError, VmSpec};
 use crate::top::TopArgs;
 
 /// The program.
@@ -167,6 +167,16 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE[,snap=BYTES][,pages]")]
     pub capture: Option<String>,
 
+    /// Misbehave as a script says: packets, messages and interrupts that are lost, late, doubled or
+    /// wrong (docs/faults.md)
+    #[arg(long, value_name = "FILE")]
+    pub faults: Option<PathBuf>,
+
+    /// What the random numbers of --faults start from, to repeat a run [default: what the script
+    /// says, or chance]
+    #[arg(long, value_name = "N")]
+    pub fault_seed: Option<String>,
+
     /// After SIGTERM, give the guest so many seconds to switch itself off; a second signal, or 0,
     /// pulls the plug at once [default: 10]
     #[arg(long, value_name = "SECONDS")]
@@ -281,6 +291,7 @@ impl RunArgs {
         if let Some(capture) = &self.capture {
             spec.capture = Some(parse("capture", capture)?);
         }
+        self.set_faults(&mut spec)?;
         let mut timeout = 0_u64;
         set("timeout", &self.timeout, &mut timeout)?;
         if self.timeout.is_some() {
@@ -303,6 +314,23 @@ impl RunArgs {
             spec.on_reset = OnReset::Exit;
         }
         Ok(spec)
+    }
+
+    fn set_faults(&self, spec: &mut VmSpec) -> Result<(), SpecError> {
+        if let Some(file) = &self.faults {
+            spec.faults = Some(FaultsSpec { file: file.clone(), seed: None });
+        }
+        if let Some(text) = &self.fault_seed {
+            let wrong = |reason: &str| SpecError::Value {
+                flag: "fault-seed",
+                value: text.clone(),
+                reason: ValueError(reason.to_owned()),
+            };
+            let seed = text.parse().map_err(|_| wrong("give a number"))?;
+            let faults = spec.faults.as_mut();
+            faults.ok_or_else(|| wrong("give a script by --faults"))?.seed = Some(seed);
+        }
+        Ok(())
     }
 }
 

@@ -24,6 +24,7 @@
 //! smoke        a run that is watched, and what is said of it
 //! capture      what passes between guest and host, in a file
 //! decode       what such a file says
+//! faults       a script of what goes wrong between them
 //! check        what this machine's KVM can do
 //! ```
 //!
@@ -46,6 +47,7 @@ pub mod disks;
 pub mod display;
 pub mod engine;
 pub mod event_loop;
+pub mod faults;
 pub mod input;
 pub mod integration;
 pub mod kvm;

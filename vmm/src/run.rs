@@ -23,6 +23,7 @@ use crate::control::server::{ControlError, Server};
 use crate::disks::{DiskError, Disks};
 use crate::display::{Display, VncError};
 use crate::event_loop::{self, End, Life, LoopError};
+use crate::faults::Faults;
 use crate::input::Input;
 use crate::integration::Integration;
 use crate::kvm::{Choice, Counters, Host, OpenError};
@@ -31,7 +32,7 @@ use crate::raw::{self, RawError};
 use crate::signals;
 use crate::smoke::judge::NotOffered;
 use crate::smoke::watch::Watch;
-use crate::spec::{OnReset, SpecError, VmSpec};
+use crate::spec::{FaultsSpecError, OnReset, SpecError, VmSpec};
 use crate::traffic::Traffic;
 use crate::vcpu::Mailbox;
 use crate::vsock::{Vsock, VsockError};
@@ -67,6 +68,9 @@ pub enum RunError {
     /// A file of it is wrong.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The script of faults is wrong.
+    #[error(transparent)]
+    Faults(#[from] FaultsSpecError),
     /// A disk cannot be had.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -144,6 +148,8 @@ struct Session {
     /// Who watches the guest.
     watch: Option<Arc<Watch>>,
     capture: Option<Arc<Capture>>,
+    /// What goes wrong on its bus.
+    faults: Option<Arc<Faults>>,
     /// What goes over the channels, if anybody can ask.
     traffic: Option<Arc<Traffic>>,
 }
@@ -158,6 +164,7 @@ pub fn run(
     watch: Option<&Arc<Watch>>,
 ) -> Result<Verdict, RunError> {
     spec.check()?;
+    let script = spec.faults.as_ref().map(|faults| faults.read()).transpose()?;
     let mut files = BootFiles::open(spec)?;
     let disks = Disks::open(&spec.disks, &spec.dvds, spec.cpus)?;
     let nets = Nets::open(&spec.nets)?;
@@ -169,6 +176,13 @@ pub fn run(
     let mut board = Board::build(&host, spec, kind, loaded)?;
     let mut session = Session::open(spec, &nets)?;
     session.watch = watch.cloned();
+    if let (Some(faults), Some(script)) = (&spec.faults, script) {
+        let faults = Faults::start(&faults.file, script);
+        if let Some(watch) = watch {
+            watch.suffers(&faults);
+        }
+        session.faults = Some(faults);
+    }
     loop {
         match session.live(board, spec, &disks, &nets)? {
             End::Reset if spec.on_reset == OnReset::Restart => info!("the guest resets"),
@@ -226,6 +240,7 @@ impl Session {
             counters: Counters::new(),
             watch: None,
             capture,
+            faults: None,
             traffic: spec.control.is_some().then_some(traffic),
         })
     }
@@ -256,6 +271,9 @@ impl Session {
         }
         if let Some(watch) = self.watch.clone() {
             bus.watch(watch);
+        }
+        if let Some(faults) = &self.faults {
+            bus.meddle(faults.meddler());
         }
         if let Some(controller) = disks.controller() {
             bus.add(Box::new(controller));

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use busway_hyperv::synic::Synic;
 use busway_memory::GuestMemory;
-use busway_vmbus::{Bus, Connector, Device, Fault, ServerConfig, Tap, Witness};
+use busway_vmbus::{Bus, Connector, Device, Fault, Meddler, ServerConfig, Tap, Witness};
 use busway_wire::hypercall::connection;
 
 use crate::capture::Capture;
@@ -70,6 +70,11 @@ impl VmBus {
     /// Lets `tap` see all that passes, instead of the capture.
     pub fn tap(&mut self, tap: Arc<dyn Tap>) {
         self.bus.tap(tap);
+    }
+
+    /// Lets `meddler` change what passes.
+    pub fn meddle(&mut self, meddler: Arc<dyn Meddler>) {
+        self.bus.meddle(meddler);
     }
 
     /// Puts a device on the bus.

@@ -56,6 +56,7 @@ fn connect(judge: &mut Judge) {
 
 fn report_with(judge: &Judge, end: End, result: &Result<Verdict, RunError>) -> Report {
     let findings = Findings {
+        faults: None,
         expectations: judge.expectations().to_vec(),
         time: millis(5000),
         end: Some(end),

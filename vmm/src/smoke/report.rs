@@ -11,6 +11,7 @@ use super::judge::{Expectation, Stage, Subject};
 use super::knowledge::{self, Missing};
 use super::watch::Findings;
 use crate::event_loop::End;
+use crate::faults::Summary;
 use crate::run::{RunError, Verdict};
 use crate::spec::VmSpec;
 
@@ -29,6 +30,9 @@ pub struct Report {
     pub error: Option<String>,
     /// What was expected.
     pub expectations: Vec<Line>,
+    /// What `--faults` did to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faults: Option<Summary>,
 }
 
 /// One expectation.
@@ -87,6 +91,7 @@ impl Report {
             end: end(findings.end.as_ref(), spec),
             error: result.as_ref().err().map(ToString::to_string),
             expectations: all.iter().map(|expectation| Line::new(expectation, all)).collect(),
+            faults: findings.faults.clone(),
         }
     }
 

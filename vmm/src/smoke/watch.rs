@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use busway_vmbus::{Milestone, Witness};
@@ -15,6 +15,7 @@ use super::expect::Expected;
 use super::judge::{Expectation, Judge, NotOffered, Sight};
 use super::report;
 use crate::event_loop::End;
+use crate::faults::{Faults, Summary};
 use crate::lock;
 
 /// The watcher of one machine.
@@ -28,6 +29,7 @@ pub struct Watch {
     /// Rung when all is seen.
     bell: EventFd,
     end: OnceLock<End>,
+    faults: OnceLock<Arc<Faults>>,
 }
 
 /// What a watcher knows when the machine has ended.
@@ -39,6 +41,8 @@ pub struct Findings {
     pub time: Duration,
     /// Why it ended; `None` if it never ran, or the host failed.
     pub end: Option<End>,
+    /// What was done to the guest by a script.
+    pub faults: Option<Summary>,
 }
 
 impl Watch {
@@ -51,6 +55,7 @@ impl Watch {
             knows_identity: AtomicBool::new(false),
             bell: EventFd::new(EFD_NONBLOCK)?,
             end: OnceLock::new(),
+            faults: OnceLock::new(),
         })
     }
 
@@ -100,6 +105,11 @@ impl Watch {
         &self.bell
     }
 
+    /// A script makes the machine misbehave.
+    pub fn suffers(&self, faults: &Arc<Faults>) {
+        let _ = self.faults.set(Arc::clone(faults));
+    }
+
     /// The machine has ended.
     pub fn ended(&self, end: &End) {
         let _ = self.end.set(end.clone());
@@ -108,7 +118,8 @@ impl Watch {
     /// What there is to report.
     pub fn finish(&self) -> Findings {
         let expectations = lock(&self.judge).expectations().to_vec();
-        Findings { expectations, time: self.time(), end: self.end.get().cloned() }
+        let faults = self.faults.get().map(|faults| faults.summary());
+        Findings { expectations, time: self.time(), end: self.end.get().cloned(), faults }
     }
 
     fn time(&self) -> Duration {

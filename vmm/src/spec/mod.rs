@@ -8,6 +8,7 @@
 mod capture;
 mod disk;
 mod display;
+mod faults;
 mod integration;
 mod net;
 mod raw;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use capture::CaptureSpec;
 pub use disk::{DiskSpec, DiskSpecError, FormatSpec};
 pub use display::{DisplaySpec, ScreenSize};
+pub use faults::{FaultsSpec, FaultsSpecError};
 pub use integration::{IntegrationSpec, Service};
 pub use net::{MacSpec, NetSpec, NetSpecError, NetworkSpec};
 pub use raw::{ClassGuid, RawSpec};
@@ -94,6 +96,9 @@ pub struct VmSpec {
     /// Where what passes between guest and host is recorded.
     #[serde(default)]
     pub capture: Option<CaptureSpec>,
+    /// What goes wrong between them.
+    #[serde(default)]
+    pub faults: Option<FaultsSpec>,
     /// Seconds that the guest has to switch itself off after SIGTERM; 0 for none.
     #[serde(default = "default_grace")]
     pub grace: u64,
@@ -264,6 +269,7 @@ impl VmSpec {
             raw: Vec::new(),
             vsock: None,
             capture: None,
+            faults: None,
             grace: default_grace(),
             timeout: None,
             on_panic: OnPanic::default(),

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Rules at work: what each has counted, and its random numbers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use busway_wire::Guid;
+use busway_wire::control::MessageType;
+use busway_wire::packet::PacketType;
+use fastrand::Rng;
+
+use crate::rule::{End, Often, Rule, Subject};
+use crate::script::Script;
+
+/// An open channel, as rules and random numbers know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnChannel {
+    /// The host's number for it.
+    pub number: u32,
+    /// Which driver is meant.
+    pub class: Guid,
+    /// Which device.
+    pub instance: Guid,
+    /// 0 for the primary channel.
+    pub subchannel: u16,
+}
+
+/// A rule has fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fired {
+    /// Its place in [`Script::rules`].
+    pub rule: usize,
+    /// What it fired at, counted from 1: which packet of that end on the channel, which message of
+    /// that type, which interrupt.
+    pub number: u64,
+}
+
+/// What one rule has seen in one place.
+#[derive(Clone, Debug)]
+struct Track {
+    rule: usize,
+    seen: u64,
+    fired: u64,
+    random: Rng,
+}
+
+impl Track {
+    fn new(seed: u64, rule: usize, place: &[u64]) -> Self {
+        let mix = |seed, word: &u64| Rng::with_seed(seed ^ word).u64(..);
+        let seed = place.iter().fold(mix(seed, &(rule as u64)), mix);
+        Self { rule, seen: 0, fired: 0, random: Rng::with_seed(seed) }
+    }
+
+    /// Counts one more of what `rule` is about; whether it fires.
+    fn counts(&mut self, rule: &Rule, now: Duration) -> bool {
+        if now < rule.after || self.fired == rule.times {
+            return false;
+        }
+        self.seen += 1;
+        let fires = match rule.often {
+            Often::Nth(nth) => self.seen == nth,
+            Often::Every(every) => self.seen.is_multiple_of(every),
+            Often::Probability(probability) => self.random.f64() < probability,
+        };
+        self.fired += u64::from(fires);
+        fires
+    }
+}
+
+/// The first of the rules on `tracks` that is about this and fires.
+fn first(
+    script: &Script,
+    tracks: &mut [Track],
+    now: Duration,
+    number: u64,
+    is_about: impl Fn(&Rule) -> bool,
+) -> Option<Fired> {
+    let fires = |track: &mut &mut Track| {
+        let rule = script.rules.get(track.rule);
+        rule.is_some_and(|rule| is_about(rule) && track.counts(rule, now))
+    };
+    let track = tracks.iter_mut().find_map(|mut track| fires(&mut track).then_some(track))?;
+    Some(Fired { rule: track.rule, number })
+}
+
+/// The rules about one channel, from its opening on.
+#[derive(Clone, Debug)]
+pub struct ChannelPlay {
+    script: Arc<Script>,
+    tracks: Vec<Track>,
+    /// The guest's, and the host's.
+    packets: [u64; 2],
+    /// Not due, and due.
+    interrupts: [u64; 2],
+}
+
+impl ChannelPlay {
+    /// The play for a channel that is opened now; `None` if no rule is about it.
+    pub fn new(script: &Arc<Script>, channel: &OnChannel) -> Option<Self> {
+        let OnChannel { class, instance, subchannel, .. } = *channel;
+        let halves = |guid: Guid| {
+            let value = u128::from_le_bytes(guid.0);
+            [value as u64, (value >> 64) as u64]
+        };
+        let ([a, b], [c, d]) = (halves(class), halves(instance));
+        let place = [a, b, c, d, u64::from(subchannel)];
+        let is_about = |rule: &Rule| {
+            !matches!(rule.subject, Subject::Message(_))
+                && rule.class.is_none_or(|wanted| wanted == class)
+                && rule.channel.is_none_or(|wanted| wanted == channel.number)
+        };
+        let rules = script.rules.iter().enumerate().filter(|(_, rule)| is_about(rule));
+        let tracks: Vec<_> = rules.map(|(rule, _)| Track::new(script.seed, rule, &place)).collect();
+        let (packets, interrupts) = ([0; 2], [0; 2]);
+        let play = Self { script: Arc::clone(script), tracks, packets, interrupts };
+        (!play.tracks.is_empty()).then_some(play)
+    }
+
+    /// A packet passes at `now`, measured from the machine's start.
+    pub fn packet(
+        &mut self,
+        from: End,
+        kind: PacketType,
+        payload: &[u8],
+        now: Duration,
+    ) -> Option<Fired> {
+        let [guest, host] = &mut self.packets;
+        let count = if from == End::Guest { guest } else { host };
+        *count += 1;
+        let number = *count;
+        first(&self.script, &mut self.tracks, now, number, |rule| {
+            rule.subject.is_packet(from, kind, payload)
+        })
+    }
+
+    /// The guest is to be interrupted now, or not.
+    pub fn interrupt(&mut self, is_due: bool, now: Duration) -> Option<Fired> {
+        let [other, due] = &mut self.interrupts;
+        let count = if is_due { due } else { other };
+        *count += 1;
+        let number = *count;
+        first(&self.script, &mut self.tracks, now, number, |rule| {
+            rule.subject == Subject::Interrupt { due: is_due }
+        })
+    }
+}
+
+/// The rules about messages.
+#[derive(Clone, Debug)]
+pub struct MessagePlay {
+    script: Arc<Script>,
+    tracks: Vec<Track>,
+    /// How many of each type have passed.
+    passed: Vec<(MessageType, u64)>,
+}
+
+impl MessagePlay {
+    /// Nothing has passed yet.
+    pub fn new(script: &Arc<Script>) -> Self {
+        let is_about = |rule: &Rule| matches!(rule.subject, Subject::Message(_));
+        let rules = script.rules.iter().enumerate().filter(|(_, rule)| is_about(rule));
+        let tracks = rules.map(|(rule, _)| Track::new(script.seed, rule, &[])).collect();
+        let passed = MessageType::KNOWN.iter().map(|kind| (*kind, 0)).collect();
+        Self { script: Arc::clone(script), tracks, passed }
+    }
+
+    /// A message passes, about a channel of `class` if it is about one.
+    pub fn message(
+        &mut self,
+        kind: MessageType,
+        class: Option<Guid>,
+        now: Duration,
+    ) -> Option<Fired> {
+        let (_, count) = self.passed.iter_mut().find(|(known, _)| *known == kind)?;
+        *count += 1;
+        let number = *count;
+        first(&self.script, &mut self.tracks, now, number, |rule| {
+            rule.subject == Subject::Message(kind) && (rule.class.is_none() || rule.class == class)
+        })
+    }
+}

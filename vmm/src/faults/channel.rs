@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A script on one open channel: its clock, and what it has put off.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use busway_fault::{Action, ChannelPlay, End, Later};
+use busway_ring::{Outgoing, Packet};
+use busway_vmbus::{ChannelMeddler, GuestFate, HeldPacket, HostFate};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+
+use super::Faults;
+
+/// The play of one channel.
+pub(super) struct Playing {
+    faults: Arc<Faults>,
+    play: ChannelPlay,
+    name: String,
+    late: Later<HeldPacket>,
+    /// Until when the guest's packets stay in the ring.
+    paused: Option<Duration>,
+    /// When an interrupt is raised that was put off.
+    interrupt: Option<Duration>,
+    timer: OwnedFd,
+    /// When the timer rings.
+    armed: Option<Duration>,
+}
+
+impl Playing {
+    pub(super) fn new(faults: Arc<Faults>, play: ChannelPlay, name: String) -> io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let (late, paused, interrupt, armed) = (Later::default(), None, None, None);
+        Ok(Self { faults, play, name, late, paused, interrupt, timer, armed })
+    }
+
+    /// Has the channel woken when the next thing is due.
+    fn arm(&mut self) {
+        let next = [self.late.next(), self.paused, self.interrupt].into_iter().flatten().min();
+        if next == self.armed && next.is_none_or(|next| self.faults.now() < next) {
+            return;
+        }
+        self.armed = next;
+        // No time at all would switch it off.
+        let left = |next: Duration| next.saturating_sub(self.faults.now()).max(NANOSECOND);
+        let left = next.map(left).unwrap_or_default();
+        let value =
+            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let time = Itimerspec { it_interval: interval, it_value: value };
+        // Fails for times and flags that are none, and these are.
+        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time);
+    }
+
+    fn pause(&mut self, span: Duration) {
+        self.paused = Some(self.faults.now() + span);
+        self.arm();
+    }
+}
+
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
+impl ChannelMeddler for Playing {
+    fn sends(&mut self, packet: &Outgoing<'_>) -> HostFate {
+        let now = self.faults.now();
+        let fired = self.play.packet(End::Host, packet.kind, packet.payload, now);
+        let Some(fired) = fired else {
+            return HostFate::Passes;
+        };
+        let faults = Arc::clone(&self.faults);
+        match faults.fired(fired, &self.name, "host packet") {
+            Some(Action::Drop) => HostFate::Becomes(Vec::new()),
+            Some(Action::Delay(span)) => {
+                let passed = self.late.push(now + span.0, HeldPacket::of(packet));
+                self.arm();
+                HostFate::Becomes(passed.into_iter().collect())
+            }
+            Some(Action::Duplicate) => {
+                let packet = HeldPacket::of(packet);
+                HostFate::Becomes(vec![packet.clone(), packet])
+            }
+            Some(Action::Rescind) => HostFate::Rescinds,
+            Some(Action::Pause(span)) => {
+                self.pause(span.0);
+                HostFate::Passes
+            }
+            Some(action) => {
+                let mut packet = HeldPacket::of(packet);
+                action.edit(&mut packet.transaction_id, &mut packet.payload);
+                HostFate::Becomes(vec![packet])
+            }
+            None => HostFate::Passes,
+        }
+    }
+
+    fn takes(&mut self, packet: &Packet<'_>) -> GuestFate {
+        let Packet { descriptor, payload, .. } = packet;
+        let fired = self.play.packet(End::Guest, descriptor.kind, payload, self.faults.now());
+        let Some(fired) = fired else {
+            return GuestFate::Passes;
+        };
+        let faults = Arc::clone(&self.faults);
+        match faults.fired(fired, &self.name, "guest packet") {
+            Some(Action::Drop) => GuestFate::Lost,
+            Some(Action::Rescind) => GuestFate::Rescinds,
+            Some(Action::Pause(span)) => {
+                self.pause(span.0);
+                GuestFate::Passes
+            }
+            _ => GuestFate::Passes,
+        }
+    }
+
+    fn interrupts(&mut self, is_due: bool) -> bool {
+        let now = self.faults.now();
+        let owed = self.interrupt.is_some_and(|due| due <= now);
+        if owed {
+            self.interrupt = None;
+            self.arm();
+        }
+        let Some(fired) = self.play.interrupt(is_due, now) else {
+            return is_due || owed;
+        };
+        let at = if is_due { "interrupt" } else { "quiet turn" };
+        let faults = Arc::clone(&self.faults);
+        match faults.fired(fired, &self.name, at) {
+            Some(Action::NoInterrupt) => owed,
+            Some(Action::InterruptLate(span)) => {
+                self.interrupt.get_or_insert(now + span.0);
+                self.arm();
+                owed
+            }
+            Some(Action::Interrupt) => true,
+            _ => is_due || owed,
+        }
+    }
+
+    fn late(&mut self) -> Option<HeldPacket> {
+        let now = self.faults.now();
+        let packet = self.late.pop(now);
+        if packet.is_none() {
+            self.paused = self.paused.filter(|until| now < *until);
+            self.arm();
+        }
+        packet
+    }
+
+    fn holds(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    fn wakeup(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+}

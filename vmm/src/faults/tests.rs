@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Scripts on a bus with a guest in process, whose device echoes.
+
+use busway_memory::PAGE_SIZE;
+use busway_ring::Packet;
+use busway_testkit::{GuestChannel, Pair, PairConfig};
+use busway_vmbus::{ChannelHandler, Device, Io, Offer, Opening};
+use busway_wire::Version;
+use busway_wire::control::layout::OfferChannel;
+
+use super::*;
+
+/// Answers each request with its own payload.
+struct Echo;
+
+impl Device for Echo {
+    fn offer(&self) -> Offer {
+        Offer::new(class::HEARTBEAT, Guid::from_text_order(1))
+    }
+
+    fn open(&mut self, _opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl ChannelHandler for Echo {
+    fn on_packet(&mut self, packet: Packet<'_>, io: &mut Io<'_>) -> Result<(), Fault> {
+        io.complete(packet.descriptor.transaction_id, packet.payload)
+    }
+}
+
+/// A guest that is connected to a bus with this script.
+struct Scene {
+    pair: Pair,
+    faults: Arc<Faults>,
+    offers: Vec<OfferChannel>,
+}
+
+impl Scene {
+    fn new(rules: &str) -> Self {
+        let mut scene = Self::unconnected(rules);
+        scene.offers = scene.pair.connect(Version::V5_3).offers;
+        scene
+    }
+
+    fn unconnected(rules: &str) -> Self {
+        let script = Script::parse(rules, Some(1), 0).unwrap();
+        let faults = Faults::start(Path::new("a.toml"), script);
+        let mut pair = Pair::new(PairConfig::default());
+        pair.bus.meddle(faults.meddler());
+        pair.add(Echo);
+        Self { pair, faults, offers: Vec::new() }
+    }
+
+    fn open(&mut self) -> GuestChannel {
+        let offer = self.offers[0];
+        self.pair.open(&offer, 2, 0).unwrap()
+    }
+
+    /// What has happened, without its times.
+    fn events(&self) -> Vec<String> {
+        let events = self.faults.summary().events;
+        events.iter().map(|event| format!("{} of {}", event.at, event.place)).collect()
+    }
+}
+
+/// A rule about the host's packets.
+fn host(action: &str) -> String {
+    format!("[[rule]]\nfrom = \"host\"\ndo = {action}\n")
+}
+
+fn answers(scene: &mut Scene, channel: &mut GuestChannel) -> Vec<(u64, Vec<u8>)> {
+    scene.pair.work();
+    let next = || channel.try_receive(&mut scene.pair);
+    let packets = std::iter::from_fn(next);
+    packets.map(|packet| (packet.descriptor.transaction_id, packet.payload)).collect()
+}
+
+#[test]
+fn answers_are_what_the_script_makes_of_them() {
+    let right = || vec![0, 1, 2, 3, 4, 5, 6, 7];
+    let with = |at: usize, byte: u8| {
+        let mut payload = right();
+        payload[at] = byte;
+        payload
+    };
+    for (action, expected) in [
+        ("\"drop\"", vec![]),
+        ("\"duplicate\"", vec![(7, right()), (7, right())]),
+        ("{ truncate = 0 }", vec![(7, vec![])]),
+        ("{ flip = { at = 3, mask = 0x80 } }", vec![(7, with(3, 0x83))]),
+        ("{ set = { at = 7, bytes = [9, 9] } }", vec![(7, with(7, 9))]),
+        ("{ transaction-id = 0xdead }", vec![(0xdead, right())]),
+    ] {
+        let mut scene = Scene::new(&(host(action) + "nth = 2"));
+        let mut channel = scene.open();
+        channel.request(&mut scene.pair, 6, &right());
+        channel.request(&mut scene.pair, 7, &right());
+        channel.request(&mut scene.pair, 8, &right());
+        let all = [vec![(6, right())], expected, vec![(8, right())]].concat();
+        assert_eq!(answers(&mut scene, &mut channel), all, "{action}");
+        let [event] = &*scene.events() else { panic!("one fault") };
+        assert!(event.starts_with("host packet 2 of heartbeat#"), "{event}");
+    }
+}
+
+#[test]
+fn a_late_answer_comes_and_is_overtaken() {
+    let mut scene = Scene::new(&(host("{ delay = \"20ms\" }") + "nth = 1"));
+    let mut channel = scene.open();
+    channel.request(&mut scene.pair, 1, &[1; 8]);
+    channel.request(&mut scene.pair, 2, &[2; 8]);
+    assert_eq!(channel.receive(&mut scene.pair).descriptor.transaction_id, 2);
+    scene.pair.take_event(0, channel.relid());
+    let late = channel.receive(&mut scene.pair);
+    assert_eq!((late.descriptor.transaction_id, late.payload), (1, vec![1; 8]));
+    assert!(scene.pair.take_event(0, channel.relid()), "the guest is told of it");
+}
+
+#[test]
+fn nothing_is_lost_that_finds_no_room() {
+    let mut scene = Scene::new(&host("\"duplicate\""));
+    let mut channel = scene.open();
+    for id in 1..=12 {
+        channel.request(&mut scene.pair, id, &[0; 256]);
+        scene.pair.work();
+    }
+    const { assert!(24 * 280 > PAGE_SIZE, "that is more than the ring takes") };
+    let received = (0..24).map(|_| channel.receive(&mut scene.pair).descriptor.transaction_id);
+    let received: Vec<_> = received.collect();
+    let expected: Vec<_> = (1..=12).flat_map(|id| [id, id]).collect();
+    assert_eq!(received, expected);
+}
+
+#[test]
+fn a_request_that_is_lost_has_no_answer() {
+    let mut scene = Scene::new("[[rule]]\nfrom = \"guest\"\nnth = 2\ndo = \"drop\"");
+    let mut channel = scene.open();
+    for id in 1..=3 {
+        channel.request(&mut scene.pair, id, &[0; 8]);
+    }
+    let ids: Vec<_> = answers(&mut scene, &mut channel).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, [1, 3]);
+}
+
+#[test]
+fn a_device_is_rescinded_at_a_packet_of_either_side() {
+    for from in ["host", "guest"] {
+        let rule = format!("[[rule]]\nfrom = \"{from}\"\nnth = 2\ndo = \"rescind\"");
+        let mut scene = Scene::new(&rule);
+        let mut channel = scene.open();
+        let relid = channel.relid();
+        channel.request(&mut scene.pair, 1, &[0; 8]);
+        channel.request(&mut scene.pair, 2, &[0; 8]);
+        let ids = answers(&mut scene, &mut channel).into_iter().map(|(id, _)| id);
+        assert_eq!(ids.collect::<Vec<_>>(), [1, 2], "{from}");
+        assert_eq!(scene.pair.expect_rescind(), relid);
+        scene.pair.work();
+        assert_eq!(scene.pair.open_channels(), 0);
+    }
+}
+
+#[test]
+fn a_paused_device_leaves_packets_where_they_are_and_goes_on() {
+    for (span, goes_on) in [("60s", false), ("20ms", true)] {
+        let rule = format!("[[rule]]\nfrom = \"guest\"\nnth = 1\ndo = {{ pause = \"{span}\" }}");
+        let mut scene = Scene::new(&rule);
+        let mut channel = scene.open();
+        channel.request(&mut scene.pair, 1, &[0; 8]);
+        channel.request(&mut scene.pair, 2, &[0; 8]);
+        assert_eq!(channel.receive(&mut scene.pair).descriptor.transaction_id, 1);
+        if goes_on {
+            assert_eq!(channel.receive(&mut scene.pair).descriptor.transaction_id, 2);
+        } else {
+            assert_eq!(answers(&mut scene, &mut channel), []);
+            scene.pair.close(channel);
+            assert_eq!(scene.pair.open_channels(), 0, "it is closed all the same");
+        }
+    }
+}
+
+#[test]
+fn interrupts_are_lost_late_and_too_many() {
+    // Whether the guest is interrupted at the channel's first turn, which brings nothing, and at that
+    // of a request.
+    let interrupted = |scene: &mut Scene| {
+        let mut channel = scene.open();
+        scene.pair.work();
+        let at_first = scene.pair.take_event(0, channel.relid());
+        channel.request(&mut scene.pair, 1, &[0; 8]);
+        scene.pair.work();
+        (at_first, scene.pair.take_event(0, channel.relid()), channel)
+    };
+    for (rule, expected) in [
+        ("nth = 9\ndo = \"no-interrupt\"", (false, true)),
+        ("do = \"no-interrupt\"", (false, false)),
+        ("do = { interrupt-late = \"60s\" }", (false, false)),
+        ("do = \"interrupt\"", (true, true)),
+    ] {
+        let mut scene = Scene::new(&format!("[[rule]]\n{rule}"));
+        let (at_first, at_request, _channel) = interrupted(&mut scene);
+        assert_eq!((at_first, at_request), expected, "{rule}");
+    }
+    let mut scene = Scene::new("[[rule]]\ndo = { interrupt-late = \"20ms\" }");
+    let (_, was_interrupted, channel) = interrupted(&mut scene);
+    assert!(scene.events()[0].starts_with("interrupt 1 of heartbeat#"));
+    let relid = channel.relid();
+    let is_interrupted = |pair: &mut Pair| was_interrupted || pair.take_event(0, relid);
+    scene.pair.wait("an interrupt", |pair| is_interrupted(pair).then_some(()));
+}
+
+#[test]
+fn a_refused_open_and_a_refused_list_are_answered_and_may_be_tried_again() {
+    let rule = |name| format!("[[rule]]\nmessage = \"{name}\"\nnth = 1\ndo = \"refuse\"\n");
+    let mut scene = Scene::new(&(rule("OPEN_CHANNEL") + &rule("GPADL_HEADER")));
+    let offer = scene.offers[0];
+    // Forty pages: a header and a body. The second time the channel is refused, the third time nothing.
+    assert!(scene.pair.open(&offer, 20, 0).is_err());
+    assert!(scene.pair.open(&offer, 20, 0).is_err());
+    assert!(scene.events()[0].starts_with("GPADL_HEADER 1 of heartbeat"));
+    assert!(scene.events()[1].starts_with("OPEN_CHANNEL 1 of heartbeat"));
+    let mut channel = scene.pair.open(&offer, 20, 0).unwrap();
+    channel.request(&mut scene.pair, 1, &[0; 8]);
+    assert_eq!(answers(&mut scene, &mut channel).len(), 1);
+    assert_eq!(scene.events().len(), 2);
+}
+
+#[test]
+fn messages_are_lost_and_doubled() {
+    let rule = |name, action| format!("[[rule]]\nmessage = \"{name}\"\ndo = \"{action}\"\n");
+    let scene = Scene::new(&rule("OFFER_CHANNEL", "duplicate"));
+    assert_eq!(scene.offers.len(), 2);
+    let other = rule("OFFER_CHANNEL", "drop") + "device = \"storage\"";
+    assert_eq!(Scene::new(&other).offers.len(), 1);
+    let scene = Scene::new(&(rule("OFFER_CHANNEL", "drop") + "device = \"heartbeat\""));
+    assert_eq!(scene.offers.len(), 0);
+    let mut scene = Scene::unconnected(&(rule("REQUEST_OFFERS", "drop") + "nth = 1"));
+    assert!(scene.pair.contact(Version::V5_3, 0));
+    scene.pair.post(&busway_wire::control::GuestMessage::RequestOffers);
+    assert!(scene.pair.take_message().is_none());
+    scene.pair.post(&busway_wire::control::GuestMessage::RequestOffers);
+    scene.pair.expect_offer();
+}
+
+#[test]
+fn what_was_done_is_summed_up() {
+    let mut scene = Scene::new(&(host("\"drop\"") + "name = \"lossy\"\nevery = 2"));
+    let mut channel = scene.open();
+    for id in 0..5 {
+        channel.request(&mut scene.pair, id, &[0; 8]);
+    }
+    scene.pair.work();
+    let Summary { seed, rules, events } = scene.faults.summary();
+    assert_eq!((seed, rules.len(), events.len()), (1, 1, 2));
+    assert_eq!((&*rules[0].name, rules[0].action, rules[0].fired), ("lossy", "drop", 2));
+    assert_eq!((events[1].rule, &*events[1].at), (0, "host packet 4"));
+}
