@@ -24,6 +24,7 @@ mod case;
 mod daemons;
 mod detection;
 mod everything;
+mod faults;
 mod guest;
 mod harness;
 mod image;
@@ -54,7 +55,7 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 17] = [
+const TESTS: [&[Test]; 18] = [
     life_cycle::TESTS,
     machine::TESTS,
     detection::TESTS,
@@ -69,6 +70,7 @@ const TESTS: [&[Test]; 17] = [
     harness::TESTS,
     balloon::TESTS,
     capture::TESTS,
+    faults::TESTS,
     video::TESTS,
     raw::TESTS,
     everything::TESTS,

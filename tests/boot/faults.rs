@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What stock drivers do when the host misbehaves by a script.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::case::{Case, Outcome, tests};
+
+tests![
+    answers_are_late_wrong_and_short_and_the_guest_lives,
+    late_interrupts_cost_time_alone,
+    a_lost_interrupt_ends_a_channel_of_one_request_at_a_time,
+    a_card_vanishes_under_traffic,
+    a_host_that_is_silent_in_a_handshake_is_named,
+];
+
+fn script(case: &Case, text: &str) -> PathBuf {
+    let path = case.path("faults");
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// A rule about answers that bring this many bytes: the guest's test reads no others of that length.
+fn about_reads_of(len: u32, action: &str) -> String {
+    let [a, b, c, d] = len.to_le_bytes();
+    format!(
+        "[[rule]]\nname = \"{len}\"\ndevice = \"storage\"\nfrom = \"host\"\npacket = \"completion\"\n\
+         payload = {{ at = 22, bytes = [1, 0, {a}, {b}, {c}, {d}] }}\nnth = 1\ndo = {action}\n"
+    )
+}
+
+/// One read each: late; failed in the SRB, and made again; answered under a name that nobody has; answered
+/// too short. hv_storvsc says so of the last two and waits for ever, as `storvsc_eh_timed_out`
+/// (drivers/scsi/storvsc_drv.c) believes that each request is answered some day; other reads go on.
+fn answers_are_late_wrong_and_short_and_the_guest_lives(case: &Case) -> Outcome {
+    let disk = case.disk(4);
+    let rules = [
+        about_reads_of(24 << 10, "{ delay = \"300ms\" }"),
+        about_reads_of(28 << 10, "{ set = { at = 14, bytes = [4] } }"),
+        about_reads_of(36 << 10, "{ transaction-id = 0xdead }"),
+        about_reads_of(40 << 10, "{ truncate = 12 }"),
+    ];
+    let rules = script(case, &rules.concat());
+    let guest = case.guest().cpus(2).disk(&disk).flag("--faults").flag(rules).run(
+        "disk=$(disk 0)
+        read_once() { dd if=$disk of=/dev/null bs=$1 count=1 iflag=direct 2>/dev/null; }
+        read_once 24k && fact late came
+        read_once 28k && fact failed $(dmesg | grep -c 'hv_storvsc.*cmd 0x28 status: scsi 0x0 srb 0x4')
+        read_once 36k &
+        unknown=$!
+        read_once 40k &
+        short=$!
+        for turn in $(seq 100); do
+            ! dmesg | grep 'hv_storvsc.*Incorrect transaction ID' || ! dmesg | grep 'hv_storvsc.*Invalid pkt' || break
+            usleep 50000
+        done
+        fact named $(dmesg | grep -c -e 'hv_storvsc.*Incorrect transaction ID' -e 'hv_storvsc.*Invalid pkt')
+        kill -0 $unknown && kill -0 $short && fact waiting both
+        fact sha256 $(dd if=$disk bs=64k iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)",
+    );
+    assert_eq!(guest.fact("late"), "came");
+    assert_eq!((guest.fact("named"), guest.fact("waiting")), ("2", "both"));
+    assert_eq!(guest.fact("failed"), "1", "it is said, and the read is made again");
+    assert_eq!(guest.fact("sha256"), disk.sha256());
+    Ok(())
+}
+
+/// Every fifth interrupt of the controller comes 50 ms late, and nothing is lost.
+fn late_interrupts_cost_time_alone(case: &Case) -> Outcome {
+    let disk = case.disk(4);
+    let rules = "[[rule]]\nname = \"late\"\ndevice = \"storage\"\nevery = 5\ndo = { interrupt-late = \"50ms\" }\n\
+                 [[rule]]\nname = \"spurious\"\ndevice = \"storage\"\nevery = 3\ndo = \"interrupt\"";
+    let rules = script(case, rules);
+    let guest = case.guest().disk(&disk).flag("--faults").flag(rules).run(
+        "fact sha256 $(dd if=$(disk 0) bs=64k iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)",
+    );
+    assert_eq!(guest.fact("sha256"), disk.sha256());
+    assert!(guest.busway.contains("fault: late: interrupt-late at interrupt"), "{}", guest.busway);
+    Ok(())
+}
+
+/// What the guest does not look at leaves the ring non-empty, so by the ring's rules no later answer interrupts.
+fn a_lost_interrupt_ends_a_channel_of_one_request_at_a_time(case: &Case) -> Outcome {
+    let disk = case.empty_disk(4);
+    let rules = "[[rule]]\nname = \"lost\"\ndevice = \"storage\"\nnth = 300\ndo = \"no-interrupt\"";
+    let rules = script(case, rules);
+    let mut guest = case.guest().disk(&disk).flag("--faults").flag(rules).start(
+        "disk=$(disk 0)
+        dd if=$disk of=/dev/null bs=4k count=800 iflag=direct 2>/dev/null &
+        before=none
+        while kill -0 $!; do
+            now=$(awk '{ print $1 }' /sys/block/${disk#/dev/}/stat)
+            [ $now != $before ] || { fact stuck yes; sleep 100000; }
+            before=$now
+            sleep 3
+        done
+        fact stuck no",
+    );
+    guest.wait_for("stuck=");
+    guest.kill();
+    let report = guest.end();
+    assert_eq!(report.fact("stuck"), "yes");
+    assert!(report.busway.contains("lost: no-interrupt at interrupt 300"), "{}", report.busway);
+    Ok(())
+}
+
+/// hv_netvsc lets go of it, and the guest goes on.
+fn a_card_vanishes_under_traffic(case: &Case) -> Outcome {
+    // SEND_RNDIS_PACKET, channel 0: frames.
+    let rules = script(
+        case,
+        "[[rule]]\ndevice = \"network\"\nfrom = \"guest\"\npayload = { at = 0, bytes = [107, 0, 0, 0, 0, 0, 0, 0] }\n\
+         nth = 10\ndo = \"rescind\"",
+    );
+    let guest =
+        case.guest().cpus(2).flag("--net").flag("loopback").flag("--faults").flag(rules).run(
+            "ip addr add 192.0.2.1/24 dev eth0
+        ip link set eth0 up
+        for turn in $(seq 200); do
+            [ -e /sys/class/net/eth0 ] || break
+            ping -c 1 -W 1 192.0.2.2 >/dev/null 2>&1 &
+            usleep 100000
+        done
+        [ ! -e /sys/class/net/eth0 ] && fact card gone
+        fact bound $(bound_to hv_netvsc | wc -l)
+        fact beats $(bound_to hv_utils | wc -l)",
+        );
+    assert_eq!((guest.fact("card"), guest.fact("bound")), ("gone", "0"));
+    assert!(guest.number("beats") > 0, "the other devices are there");
+    Ok(())
+}
+
+/// `busway smoke` says how far the drivers came, and what was done to them.
+fn a_host_that_is_silent_in_a_handshake_is_named(case: &Case) -> Outcome {
+    let rules = script(case, include_str!("../../docs/faults/silent-host.toml"));
+    let (initrd, json) = (case.guest().initrd("sleep 100000"), case.path("json"));
+    let mut command = Command::new("busway");
+    command.arg("smoke").arg("--kernel").arg(case.kernel.vmlinuz()).arg("--initrd").arg(initrd);
+    command.args(["--cmdline", "console=ttyS0 quiet panic=-1"]);
+    command.args(["--timeout", "60", "--fault-seed", "77"]).arg("--faults").arg(rules);
+    command.arg("--report").arg(format!("json={}", json.display()));
+    command.arg("--hyperv").arg(case.kernel.engine).arg("--disk").arg(case.disk(1).path());
+    case.transcript().line(&format!("--- {command:?}"));
+    let output = command.output().unwrap();
+    for text in [&output.stdout, &output.stderr] {
+        case.transcript().line(&String::from_utf8_lossy(text));
+    }
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let lines = report["expectations"].as_array().unwrap();
+    let storage = lines.iter().find(|line| line["name"] == "storage").unwrap();
+    assert_eq!(
+        (&storage["passed"], &storage["last_step"]),
+        (&false.into(), &"channel opened".into())
+    );
+    let faults = &report["faults"];
+    assert_eq!(faults["seed"], 77);
+    assert_eq!(faults["rules"][0]["name"], "silent host");
+    assert!(faults["rules"][0]["fired"].as_u64().unwrap() > 0, "{faults}");
+    assert!(faults["events"][0]["at"].as_str().unwrap().starts_with("guest packet "), "{faults}");
+    Ok(())
+}
