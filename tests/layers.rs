@@ -34,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("busway-harness", &[]),
     ("busway-capture", &["busway-wire", "busway-hyperv"]),
     ("busway-fault", &["busway-wire"]),
+    ("busway-strict", &["busway-wire", "busway-vmbus"]),
     ("busway-frames", &["busway-memory"]),
     (
         "busway-network",
@@ -42,7 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Crates without threads, sockets, clocks or an operating system.
-const PURE: &[&str] = &["wire", "ring", "hyperv", "vmbus", "fault"];
+const PURE: &[&str] = &["wire", "ring", "hyperv", "vmbus", "fault", "strict"];
 
 /// What those may not name.
 const IMPURE: &[&str] = &["std::thread", "std::net", "std::os::unix::net", "std::time::Instant"];

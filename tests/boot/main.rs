@@ -40,6 +40,7 @@ mod resources;
 mod smoke;
 mod sockets;
 mod storage;
+mod strict;
 mod survey;
 mod tap;
 mod terminal;
@@ -74,6 +75,7 @@ const TESTS: [&[Test]; 18] = [
     video::TESTS,
     raw::TESTS,
     everything::TESTS,
+    strict::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -62,7 +62,8 @@ Examples:
 
 Exit status:
   0  the guest switched itself off (or Ctrl-A X did)
-  1  the guest failed: it panicked, triple-faulted, or did not end within --timeout
+  1  the guest failed: it panicked, triple-faulted, did not end within --timeout, or broke a rule
+     of --strict=fail
   2  busway could not start the machine, or the host failed
   128+N  signal N ended busway";
 
@@ -176,6 +177,17 @@ pub struct RunArgs {
     /// says, or chance]
     #[arg(long, value_name = "N")]
     pub fault_seed: Option<String>,
+    /// Report what the guest does that Hyper-V or its documents forbid and busway lets pass
+    /// (docs/strict.md): in the log, and in a table at the end; with fail, a guest of which there
+    /// is anything to report has failed at its end
+    #[arg(
+        long,
+        value_name = "warn|fail",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "warn"
+    )]
+    pub strict: Option<String>,
 
     /// After SIGTERM, give the guest so many seconds to switch itself off; a second signal, or 0,
     /// pulls the plug at once [default: 10]
@@ -292,6 +304,9 @@ impl RunArgs {
             spec.capture = Some(parse("capture", capture)?);
         }
         self.set_faults(&mut spec)?;
+        if let Some(strict) = &self.strict {
+            spec.strict = Some(parse("strict", strict)?);
+        }
         let mut timeout = 0_u64;
         set("timeout", &self.timeout, &mut timeout)?;
         if self.timeout.is_some() {
@@ -390,7 +405,8 @@ value_by_from_str!(
     crate::spec::DisplaySpec,
     crate::spec::IntegrationSpec,
     crate::spec::NetSpec,
-    crate::spec::RawSpec
+    crate::spec::RawSpec,
+    crate::spec::Strictness
 );
 
 fn parse<T: Value>(flag: &'static str, text: &str) -> Result<T, SpecError> {

@@ -62,6 +62,7 @@ pub mod run;
 pub mod signals;
 pub mod smoke;
 pub mod spec;
+pub mod strict;
 pub mod top;
 pub mod traffic;
 pub mod vcpu;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use busway_balloon::Balloon;
 use busway_raw::RawDevice;
-use log::{error, info};
+use log::{error, info, warn};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
@@ -33,6 +33,7 @@ use crate::signals;
 use crate::smoke::judge::NotOffered;
 use crate::smoke::watch::Watch;
 use crate::spec::{FaultsSpecError, OnReset, SpecError, VmSpec};
+use crate::strict::{self, Strict};
 use crate::traffic::Traffic;
 use crate::vcpu::Mailbox;
 use crate::vsock::{Vsock, VsockError};
@@ -150,6 +151,7 @@ struct Session {
     capture: Option<Arc<Capture>>,
     /// What goes wrong on its bus.
     faults: Option<Arc<Faults>>,
+    strict: Option<Arc<Strict>>,
     /// What goes over the channels, if anybody can ask.
     traffic: Option<Arc<Traffic>>,
 }
@@ -194,6 +196,7 @@ pub fn run(
                 if let Some(watch) = watch {
                     watch.ended(&end);
                 }
+                session.report_strict(watch);
                 stats.map(|path| session.write_stats(path)).transpose()?;
                 return session.verdict(end);
             }
@@ -234,6 +237,7 @@ impl Session {
             balloon,
             display,
             raw: raw::open(&spec.raw)?,
+            strict: strict::open(spec, capture.as_ref(), &traffic),
             vsock: spec.vsock.as_deref().map(Vsock::start).transpose()?,
             _control: control,
             panicked: Cell::new(false),
@@ -268,6 +272,10 @@ impl Session {
         if let Some(traffic) = &self.traffic {
             traffic.clear();
             bus.tap(traffic.clone());
+        }
+        if let Some(strict) = &self.strict {
+            strict.restart();
+            bus.tap(strict.clone());
         }
         if let Some(watch) = self.watch.clone() {
             bus.watch(watch);
@@ -337,15 +345,33 @@ impl Session {
         Ok(end)
     }
 
+    fn has_broken_rules(&self) -> bool {
+        self.strict.as_ref().is_some_and(|strict| strict.summary().failed)
+    }
+
     fn write_stats(&self, path: &Path) -> Result<(), RunError> {
         let text = serde_json::to_string_pretty(&self.counters).map_err(io::Error::from);
         text.and_then(|text| std::fs::write(path, text + "\n"))
             .map_err(|source| RunError::Stats { path: path.to_owned(), source })
     }
 
+    /// Says what was found: in the report of a smoke test, else in the log.
+    fn report_strict(&self, watch: Option<&Arc<Watch>>) {
+        let Some(summary) = self.strict.as_ref().map(|strict| strict.summary()) else {
+            return;
+        };
+        match watch {
+            Some(watch) => watch.found(summary),
+            None if summary.findings == 0 => info!("{summary}"),
+            None => warn!("{summary}"),
+        }
+    }
+
     fn verdict(&self, end: End) -> Result<Verdict, RunError> {
         let verdict = match end {
-            End::PoweredOff | End::Quit | End::Reset | End::Watched if !self.panicked.get() => {
+            End::PoweredOff | End::Quit | End::Reset | End::Watched
+                if !self.panicked.get() && !self.has_broken_rules() =>
+            {
                 Verdict::Done
             }
             End::Signal(signal) => Verdict::Signalled(signal),

@@ -25,7 +25,7 @@ Unlike busway run: the serial port leads nowhere, the guest has 120 s and one li
 
 Exit status:
   0  all that is expected was seen
-  1  something is missing, or the guest crashed
+  1  something is missing, the guest crashed, or it broke a rule of --strict=fail
   2  busway could not start the machine, or the host failed
   128+N  signal N ended busway";
 

@@ -13,6 +13,7 @@ use crate::smoke::junit;
 use crate::smoke::report::Report;
 use crate::smoke::watch::Findings;
 use crate::spec::VmSpec;
+use crate::strict::Summary;
 
 const DISKS: Guid = Guid::from_text_order(1);
 
@@ -60,8 +61,35 @@ fn report_with(judge: &Judge, end: End, result: &Result<Verdict, RunError>) -> R
         expectations: judge.expectations().to_vec(),
         time: millis(5000),
         end: Some(end),
+        strict: None,
     };
     Report::new(&VmSpec::named(PathBuf::from("a<b")), &findings, result)
+}
+
+#[test]
+fn a_guest_that_breaks_a_rule_fails_if_it_is_to() {
+    let mut judge = judge("vmbus");
+    judge.begin().unwrap();
+    connect(&mut judge);
+    for failed in [false, true] {
+        let rules = Vec::new();
+        let summary = Summary { failed, findings: 3, messages: 20, packets: 300, rules };
+        let findings = Findings {
+            expectations: judge.expectations().to_vec(),
+            time: millis(5000),
+            end: Some(End::Watched),
+            faults: None,
+            strict: Some(summary),
+        };
+        let spec = VmSpec::named(PathBuf::from("a"));
+        let report = Report::new(&spec, &findings, &Ok(Verdict::Done));
+        assert_eq!(report.passed, !failed);
+        assert_eq!(report.status(Verdict::Done), u8::from(failed));
+        let xml = junit::document(&report);
+        assert_eq!(xml.contains("failures=\"1\""), failed, "{xml}");
+        assert_eq!(xml.contains("<failure message=\"strict: "), failed, "{xml}");
+        assert_eq!(serde_json::to_value(&report).unwrap()["strict"]["findings"], 3);
+    }
 }
 
 fn report(judge: &Judge, end: End) -> Report {

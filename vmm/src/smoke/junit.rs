@@ -49,13 +49,18 @@ pub fn document(report: &Report) -> String {
     )
 }
 
-/// The machine itself is a test case too: that it ran, and did not crash. True if it did crash.
+/// The machine itself is a test case too: that it ran, and did not crash. True if it did crash,
+/// or broke a rule that fails it.
 fn how_it_ended(report: &Report) -> (String, bool) {
     let seconds = report.seconds;
     let crashed =
         !report.passed && report.error.is_none() && report.expectations.iter().all(|e| e.passed);
+    let broken = report.strict.as_ref().filter(|strict| strict.failed);
     let content = match &report.error {
         Some(error) => format!("<error message=\"{}\"/>", escape(error)),
+        None if let Some(strict) = broken => {
+            format!("<failure message=\"{}\"/>", escape(&strict.to_string()))
+        }
         None if crashed => format!("<failure message=\"{}\"/>", escape(&report.end)),
         None => format!("<system-out>{}</system-out>", escape(&report.end)),
     };
@@ -63,7 +68,7 @@ fn how_it_ended(report: &Report) -> (String, bool) {
         "  <testcase classname=\"busway.smoke\" name=\"machine\" time=\"{seconds:.3}\">\n    \
          {content}\n  </testcase>\n"
     );
-    (case, crashed)
+    (case, crashed || (broken.is_some() && report.error.is_none()))
 }
 
 /// Text for an attribute or an element. What XML 1.0 cannot carry at all is replaced.

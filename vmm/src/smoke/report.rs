@@ -11,9 +11,10 @@ use super::judge::{Expectation, Stage, Subject};
 use super::knowledge::{self, Missing};
 use super::watch::Findings;
 use crate::event_loop::End;
-use crate::faults::Summary;
+use crate::faults::Summary as FaultsSummary;
 use crate::run::{RunError, Verdict};
 use crate::spec::VmSpec;
+use crate::strict::Summary as StrictSummary;
 
 /// A report. Its JSON form is stable: fields are added, not changed.
 #[derive(Clone, Debug, Serialize)]
@@ -32,7 +33,10 @@ pub struct Report {
     pub expectations: Vec<Line>,
     /// What `--faults` did to it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub faults: Option<Summary>,
+    pub faults: Option<FaultsSummary>,
+    /// What the guest did that it must not do, with `--strict`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strict: Option<StrictSummary>,
 }
 
 /// One expectation.
@@ -84,14 +88,16 @@ impl Report {
         let all = &findings.expectations;
         let is_whole = all.iter().all(|expectation| expectation.met().is_some());
         let crashed = matches!(findings.end, Some(End::Panicked | End::Crashed));
+        let broke_rules = findings.strict.as_ref().is_some_and(|strict| strict.failed);
         Self {
-            passed: result.is_ok() && is_whole && !crashed,
+            passed: result.is_ok() && is_whole && !crashed && !broke_rules,
             kernel: spec.kernel.display().to_string(),
             seconds: seconds(findings.time),
             end: end(findings.end.as_ref(), spec),
             error: result.as_ref().err().map(ToString::to_string),
             expectations: all.iter().map(|expectation| Line::new(expectation, all)).collect(),
             faults: findings.faults.clone(),
+            strict: findings.strict.clone(),
         }
     }
 
@@ -175,6 +181,9 @@ impl fmt::Display for Report {
             for text in line.missing().lines() {
                 writeln!(f, "    {text}")?;
             }
+        }
+        if let Some(strict) = &self.strict {
+            writeln!(f, "{strict}")?;
         }
         let (met, all) = self.counts();
         let verdict = if self.passed { "passed" } else { "FAILED" };

@@ -15,8 +15,9 @@ use super::expect::Expected;
 use super::judge::{Expectation, Judge, NotOffered, Sight};
 use super::report;
 use crate::event_loop::End;
-use crate::faults::{Faults, Summary};
+use crate::faults::{Faults, Summary as FaultsSummary};
 use crate::lock;
+use crate::strict::Summary as StrictSummary;
 
 /// The watcher of one machine.
 pub struct Watch {
@@ -30,6 +31,7 @@ pub struct Watch {
     bell: EventFd,
     end: OnceLock<End>,
     faults: OnceLock<Arc<Faults>>,
+    strict: OnceLock<StrictSummary>,
 }
 
 /// What a watcher knows when the machine has ended.
@@ -42,7 +44,9 @@ pub struct Findings {
     /// Why it ended; `None` if it never ran, or the host failed.
     pub end: Option<End>,
     /// What was done to the guest by a script.
-    pub faults: Option<Summary>,
+    pub faults: Option<FaultsSummary>,
+    /// What was found of what the guest must not do, if that was looked for.
+    pub strict: Option<StrictSummary>,
 }
 
 impl Watch {
@@ -56,6 +60,7 @@ impl Watch {
             bell: EventFd::new(EFD_NONBLOCK)?,
             end: OnceLock::new(),
             faults: OnceLock::new(),
+            strict: OnceLock::new(),
         })
     }
 
@@ -115,11 +120,17 @@ impl Watch {
         let _ = self.end.set(end.clone());
     }
 
+    /// What the guest did that it must not do.
+    pub fn found(&self, summary: StrictSummary) {
+        let _ = self.strict.set(summary);
+    }
+
     /// What there is to report.
     pub fn finish(&self) -> Findings {
         let expectations = lock(&self.judge).expectations().to_vec();
         let faults = self.faults.get().map(|faults| faults.summary());
-        Findings { expectations, time: self.time(), end: self.end.get().cloned(), faults }
+        let (end, strict) = (self.end.get().cloned(), self.strict.get().cloned());
+        Findings { expectations, time: self.time(), end, faults, strict }
     }
 
     fn time(&self) -> Duration {

@@ -14,6 +14,7 @@ mod net;
 mod raw;
 mod serial;
 mod size;
+mod strict;
 
 use std::fs::File;
 use std::io;
@@ -30,6 +31,7 @@ pub use net::{MacSpec, NetSpec, NetSpecError, NetworkSpec};
 pub use raw::{ClassGuid, RawSpec};
 pub use serial::SerialSpec;
 pub use size::Size;
+pub use strict::Strictness;
 
 /// A value that cannot be understood: what is wrong, and what would be right.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,6 +101,9 @@ pub struct VmSpec {
     /// What goes wrong between them.
     #[serde(default)]
     pub faults: Option<FaultsSpec>,
+    /// What the guest must not do is looked for.
+    #[serde(default)]
+    pub strict: Option<Strictness>,
     /// Seconds that the guest has to switch itself off after SIGTERM; 0 for none.
     #[serde(default = "default_grace")]
     pub grace: u64,
@@ -270,6 +275,7 @@ impl VmSpec {
             vsock: None,
             capture: None,
             faults: None,
+            strict: None,
             grace: default_grace(),
             timeout: None,
             on_panic: OnPanic::default(),

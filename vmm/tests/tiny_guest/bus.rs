@@ -6,7 +6,7 @@ use std::fs;
 
 use busway_testkit::tiny_guest::{DiskChannel, Program, VECTOR};
 
-use crate::boot;
+use crate::{boot, run};
 
 pub(crate) fn a_disk_answers_on_its_rings() {
     let directory = tempfile::tempdir().unwrap();
@@ -31,7 +31,7 @@ pub(crate) fn a_disk_answers_on_its_rings() {
     guest.read_faults();
 
     let argument = disk.display().to_string();
-    let mut found = boot(guest, &["--integration", "none", "--disk", &argument]);
+    let mut found = boot(guest, &["--integration", "none", "--strict=fail", "--disk", &argument]);
     for (index, word) in found.iter_mut().enumerate() {
         if index != 2 {
             *word &= 0xffff_ffff;
@@ -43,4 +43,30 @@ pub(crate) fn a_disk_answers_on_its_rings() {
     let answer = |number: u64| [0, 2 << 16 | 11, 0x1234 + number, 1, 0];
     assert_eq!(packets[..5], answer(0));
     assert_eq!(packets[5..], [&answer(1)[..], &[0]].concat(), "and no fault");
+}
+
+/// It gets its answer all the same, and fails at its end only.
+pub(crate) fn a_guest_that_breaks_a_rule_has_failed() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = directory.path().join("disk");
+    fs::write(&disk, [0; 4096]).unwrap();
+    let argument = disk.display().to_string();
+    for (strict, status) in [("--strict", 0), ("--strict=warn", 0), ("--strict=fail", 1)] {
+        let mut guest = Program::with_synic();
+        guest.on_interrupt(VECTOR);
+        guest.allow_interrupts();
+        let mut channel = DiskChannel::open(&mut guest);
+        // BEGIN_INITIALIZATION with a flag that is none.
+        channel.send(&mut guest, &[7, 3]);
+        channel.signal(&mut guest);
+        channel.receive(&mut guest);
+        let more = ["--integration", "none", strict, "--disk", &argument];
+        let (output, serial) = run(&guest.finish(), &more);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        assert!(serial.len() > 8 * DiskChannel::OPENED.len(), "it was answered");
+        let finding = "vstor-flags: storage, channel 1: DATA_IN_BAND id=0x1234: flags is 0x3, expected 0 or 1";
+        assert!(stderr.contains(finding), "{stderr}");
+        assert!(stderr.contains("and 1 packets of the guest's\n  vstor-flags "), "{stderr}");
+    }
 }

@@ -13,7 +13,7 @@ mod entry;
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Output};
 
 use busway_testkit::tiny_guest::{
     EVENTS, FAST, HYPERCALL_PAGE, MESSAGES, PAGES, Program, SIGNAL_EVENT as SIGNAL, VECTOR,
@@ -23,7 +23,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 /// A test, and what it is called.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 13] = [
+const TESTS: [Test; 14] = [
     ("registers_read_back_what_was_written", registers_read_back_what_was_written),
     ("what_is_no_msr_is_refused", what_is_no_msr_is_refused),
     ("time_by_the_page_is_time_by_the_msr", time_by_the_page_is_time_by_the_msr),
@@ -37,6 +37,7 @@ const TESTS: [Test; 13] = [
     ("a_pvh_entry_is_taken", entry::a_pvh_entry_is_taken),
     ("a_32_bit_linux_is_entered_as_such", entry::a_32_bit_linux_is_entered_as_such),
     ("a_disk_answers_on_its_rings", bus::a_disk_answers_on_its_rings),
+    ("a_guest_that_breaks_a_rule_has_failed", bus::a_guest_that_breaks_a_rule_has_failed),
 ];
 
 fn main() -> ExitCode {
@@ -73,6 +74,13 @@ fn boot(program: Program, more: &[&str]) -> Vec<u64> {
 
 /// Boots the kernel in these bytes; returns what it wrote to its serial port.
 fn boot_file(bytes: &[u8], more: &[&str]) -> Vec<u8> {
+    let (output, serial) = run(bytes, more);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serial
+}
+
+/// As `boot_file`, but the machine may end as it likes.
+fn run(bytes: &[u8], more: &[&str]) -> (Output, Vec<u8>) {
     let directory = tempfile::tempdir().unwrap();
     let (kernel, serial) = (directory.path().join("kernel"), directory.path().join("serial"));
     fs::write(&kernel, bytes).unwrap();
@@ -84,8 +92,7 @@ fn boot_file(bytes: &[u8], more: &[&str]) -> Vec<u8> {
         .args(more)
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    fs::read(serial).unwrap()
+    (output, fs::read(serial).unwrap())
 }
 
 const INPUT: u64 = PAGES.start + 0x3000;
