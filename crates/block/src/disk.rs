@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::DiskOptions;
 use crate::ram::Ram;
@@ -20,7 +21,9 @@ pub struct Disk {
 pub(crate) struct Inner {
     pub(crate) name: String,
     pub(crate) image: Image,
-    pub(crate) capacity: u64,
+    pub(crate) capacity: AtomicU64,
+    /// The image is the disk's bytes and no more, so that it can grow.
+    pub(crate) grows: bool,
     pub(crate) discards: bool,
     pub(crate) identity: Identity,
     pub(crate) options: DiskOptions,
@@ -89,6 +92,10 @@ impl Disk {
         Self { inner: Arc::new(inner) }
     }
 
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     pub(crate) fn image(&self) -> &Image {
         &self.inner.image
     }
@@ -98,9 +105,9 @@ impl Disk {
         &self.inner.name
     }
 
-    /// Bytes; a non-zero multiple of the logical block.
+    /// Bytes; a non-zero multiple of the logical block. It may grow.
     pub fn capacity(&self) -> u64 {
-        self.inner.capacity
+        self.inner.capacity.load(Ordering::Relaxed)
     }
 
     /// Bytes of the smallest piece that can be read or written; a power of two.

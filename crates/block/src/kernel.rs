@@ -91,6 +91,12 @@ impl Uring {
         Ok(Self { ring, held, busy: 0, unsubmitted: false, cancelling: false })
     }
 
+    /// Lets calls on file `index` go to `file` from now on; -1 for none.
+    pub(crate) fn set_file(&self, index: usize, file: RawFd) -> io::Result<()> {
+        let index = u32::try_from(index).map_err(io::Error::other)?;
+        self.ring.submitter().register_files_update(index, &[file]).map(drop)
+    }
+
     /// Readable while a completion waits.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.ring.as_fd()
@@ -145,6 +151,9 @@ impl Uring {
 
     /// The next completion: the slot, its memory, and what the call returned.
     pub(crate) fn next(&mut self) -> Option<(usize, i32, Buffers)> {
+        if self.busy == 0 && !self.cancelling {
+            return None;
+        }
         loop {
             let entry = self.ring.completion().next()?;
             if entry.user_data() == CANCEL {

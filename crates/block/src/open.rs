@@ -234,7 +234,8 @@ impl Disk {
         let capacity = contents.capacity();
         check_options(&name, capacity, &options)?;
         Ok(Self::new(Inner {
-            capacity,
+            capacity: capacity.into(),
+            grows: false,
             discards: !options.read_only,
             identity: Identity::new(options.serial.as_deref(), source),
             image: Image::Formatted(Workers::start(contents).map_err(unreadable)?),
@@ -269,7 +270,8 @@ impl Disk {
         check_options(name, capacity, options)?;
         Ok(Self::new(Inner {
             name: name.to_owned(),
-            capacity,
+            capacity: capacity.into(),
+            grows: capacity == len,
             discards: !options.read_only && discards(&file, len),
             identity: Identity::new(options.serial.as_deref(), source),
             image: Image::Raw(file),

@@ -42,7 +42,7 @@ pub struct QueueError(#[from] io::Error);
 pub struct Queue {
     // Dropped first: the kernel is done with the disks before their locks are given up.
     engine: Option<Uring>,
-    disks: Vec<Disk>,
+    disks: Vec<Option<Disk>>,
     slots: Vec<Slot>,
     free: Vec<usize>,
     finished: VecDeque<Finished>,
@@ -67,7 +67,8 @@ struct Finished {
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let engine = if self.engine.is_some() { "io_uring" } else { "synchronous" };
-        write!(f, "Queue({} disks, {engine}, {} in flight)", self.disks.len(), self.in_flight())
+        let disks = self.disks.iter().flatten().count();
+        write!(f, "Queue({disks} disks, {engine}, {} in flight)", self.in_flight())
     }
 }
 
@@ -90,19 +91,50 @@ impl Queue {
             }
         };
         let has_threads = disks.iter().any(|disk| matches!(disk.image(), Image::Formatted(_)));
-        let mailbox = has_threads.then(Mailbox::new).and_then(|mailbox| match mailbox {
-            Ok(mailbox) => Some(Arc::new(mailbox)),
-            Err(error) => {
-                log::warn!("no eventfd ({error}): images are read and written synchronously");
-                None
-            }
-        });
         let mut queue = Self::with_engine(depth, disks, engine);
-        queue.mailbox = mailbox;
+        queue.mailbox = has_threads.then(mailbox).flatten();
         queue
     }
 
-    /// The same without io_uring and threads.
+    /// A queue for at most `depth` requests, without disks: they come by [`plug`](Self::plug), each at a
+    /// place below `places`, and go by [`unplug`](Self::unplug).
+    pub fn with_places(depth: usize, places: usize) -> Self {
+        let engine = match Uring::new(depth, &vec![-1; places]) {
+            Ok(uring) => Some(uring),
+            Err(error) => {
+                log::warn!("no io_uring ({error}): disks are read and written synchronously");
+                None
+            }
+        };
+        let mut queue = Self::with_engine(depth, Vec::new(), engine);
+        queue.disks = vec![None; places];
+        queue.mailbox = mailbox();
+        queue
+    }
+
+    /// Puts a disk at a place where none is, below what [`with_places`](Self::with_places) was told.
+    pub fn plug(&mut self, place: usize, disk: Disk) -> Result<(), QueueError> {
+        if let Some(uring) = &self.engine {
+            uring.set_file(place, raw_fd(&disk))?;
+        }
+        if let Some(place) = self.disks.get_mut(place) {
+            *place = Some(disk);
+        }
+        Ok(())
+    }
+
+    /// Lets go of the disk at a place. No request on it may be in flight.
+    pub fn unplug(&mut self, place: usize) -> Result<(), QueueError> {
+        if let Some(uring) = &self.engine {
+            uring.set_file(place, -1)?;
+        }
+        if let Some(place) = self.disks.get_mut(place) {
+            *place = None;
+        }
+        Ok(())
+    }
+
+    /// The same as [`new`](Self::new), without io_uring and threads.
     pub fn synchronous(depth: usize, disks: Vec<Disk>) -> Self {
         Self::with_engine(depth, disks, None)
     }
@@ -111,7 +143,7 @@ impl Queue {
         let progress = Progress::new(Operation::Flush, 0, 0, false);
         let slot = || Slot { token: 0, disk: 0, progress: progress.clone() };
         Self {
-            disks,
+            disks: disks.into_iter().map(Some).collect(),
             engine,
             slots: (0..depth).map(|_| slot()).collect(),
             free: (0..depth).rev().collect(),
@@ -158,9 +190,13 @@ impl Queue {
         Ok(())
     }
 
+    fn disk(&self, place: usize) -> Option<&Disk> {
+        self.disks.get(place)?.as_ref()
+    }
+
     /// Checks a request against its disk, and does it if that is in memory.
     fn begin(&self, disk: usize, request: &Request) -> Result<Start, IoError> {
-        let disk = self.disks.get(disk).ok_or(IoError::NoDisk { disk })?;
+        let disk = self.disk(disk).ok_or(IoError::NoDisk { disk })?;
         let &Request { operation, offset, ref data, .. } = request;
         check(disk, operation, offset, data)?;
         match disk.image() {
@@ -185,7 +221,7 @@ impl Queue {
         let Request { token, operation, offset, data } = request;
         self.slots[slot].token = token;
         let (Some(mailbox), Some(Image::Formatted(workers))) =
-            (&self.mailbox, self.disks.get(disk).map(Disk::image))
+            (&self.mailbox, self.disk(disk).map(Disk::image))
         else {
             return self.finish(slot, token, Err(IoError::NoDisk { disk }), data);
         };
@@ -220,7 +256,8 @@ impl Queue {
                 uring.prepare(slot, *disk as u32, &call, buffers);
                 return;
             }
-            let Some(Image::Raw(file)) = self.disks.get(*disk).map(Disk::image) else {
+            let image = self.disks.get(*disk).and_then(Option::as_ref).map(Disk::image);
+            let Some(Image::Raw(file)) = image else {
                 break Err(IoError::NoDisk { disk: *disk });
             };
             let result = kernel::perform(file, &call, &buffers);
@@ -344,6 +381,17 @@ fn pattern(data: &GuestSlices) -> Option<Box<[u8]>> {
     data.read_at(0, &mut block);
     let is_zero = block.iter().all(|byte| *byte == 0);
     (!is_zero).then(|| block.repeat(FILL_LEN / block.len()).into())
+}
+
+/// Where images' threads leave what has ended, if the system has one.
+fn mailbox() -> Option<Arc<Mailbox>> {
+    match Mailbox::new() {
+        Ok(mailbox) => Some(Arc::new(mailbox)),
+        Err(error) => {
+            log::warn!("no eventfd ({error}): images are read and written synchronously");
+            None
+        }
+    }
 }
 
 fn raw_fd(disk: &Disk) -> i32 {

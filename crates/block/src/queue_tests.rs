@@ -456,3 +456,33 @@ fn a_queue_that_is_dropped_lets_go_of_its_images() {
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(before, ends());
 }
+
+#[test]
+fn disks_come_to_a_place_and_go() {
+    let memory = memory();
+    let image = |byte: u8| {
+        let file = NamedTempFile::new().unwrap();
+        file.as_file().write_all_at(&vec![byte; 8192], 0).unwrap();
+        file
+    };
+    let (first, second) = (image(1), image(2));
+    let open = |file: &NamedTempFile| Disk::open_raw(file.path(), &DiskOptions::default());
+    let mut queue = Queue::with_places(4, 255);
+    let byte = |queue: &mut Queue, place| {
+        memory.write_slice(&[0; 512], GuestAddress(0)).unwrap();
+        let data = slices(&memory, &[(0, 512)]);
+        let request = Request { token: 1, operation: Operation::Read, offset: 0, data };
+        queue.submit(place, request).unwrap();
+        wait(queue).result.map(|()| memory.read_obj::<u8>(GuestAddress(511)).unwrap())
+    };
+    assert_eq!(byte(&mut queue, 254), Err(IoError::NoDisk { disk: 254 }));
+    queue.plug(254, open(&first).unwrap()).unwrap();
+    queue.plug(0, Disk::ram(8192, &DiskOptions::default()).unwrap()).unwrap();
+    assert_eq!((byte(&mut queue, 254), byte(&mut queue, 0)), (Ok(1), Ok(0)));
+    assert!(open(&first).is_err(), "it is locked");
+    queue.unplug(254).unwrap();
+    assert_eq!(byte(&mut queue, 254), Err(IoError::NoDisk { disk: 254 }));
+    assert!(open(&first).is_ok());
+    queue.plug(254, open(&second).unwrap()).unwrap();
+    assert_eq!(byte(&mut queue, 254), Ok(2));
+}

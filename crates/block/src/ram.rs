@@ -13,7 +13,7 @@ use crate::{IoError, Operation};
 /// Bytes, shared by all queues.
 #[derive(Debug)]
 pub(crate) struct Ram {
-    bytes: RwLock<Box<[u8]>>,
+    bytes: RwLock<Vec<u8>>,
 }
 
 impl Disk {
@@ -23,8 +23,9 @@ impl Disk {
         check_options(&name, capacity, options)?;
         let len = usize::try_from(capacity).unwrap_or(usize::MAX);
         Ok(Self::new(Inner {
-            image: Image::Ram(Ram { bytes: RwLock::new(vec![0; len].into()) }),
-            capacity,
+            image: Image::Ram(Ram { bytes: RwLock::new(vec![0; len]) }),
+            capacity: capacity.into(),
+            grows: true,
             discards: !options.read_only,
             identity: Identity::new(options.serial.as_deref(), name.as_bytes()),
             options: options.clone(),
@@ -34,6 +35,12 @@ impl Disk {
 }
 
 impl Ram {
+    /// Makes it longer, by zeroes.
+    pub(crate) fn grow(&self, len: u64) {
+        let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
+        bytes.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+    }
+
     /// Does a request that has been checked against the disk.
     pub(crate) fn perform(
         &self,
