@@ -21,6 +21,7 @@ mod raw;
 mod sockets;
 mod storage;
 mod storage_channels;
+mod storage_plug;
 mod storvsc;
 mod talker;
 mod tap;

@@ -86,11 +86,13 @@ fn a_disk_has_worked_when_it_was_read() {
     let (mut pair, notes) = watched();
     let disk = Disk::ram(1 << 20, &DiskOptions::default()).unwrap();
     let luns = Luns::new([(0, disk)]).unwrap();
-    pair.add(StorageController::new(Guid::from_text_order(1), luns));
+    let controller = StorageController::new(Guid::from_text_order(1), luns);
+    let units = controller.units();
+    pair.add(controller);
     let offer = *pair.connect(Version::V5_3).offer(class::SCSI);
     let channel = pair.open(&offer, 32, 0).unwrap();
     assert_eq!(notes.steps(class::SCSI), OPEN);
-    let mut storvsc = Storvsc { pair, offer, channel, packet_len: 64 };
+    let mut storvsc = Storvsc { pair, offer, channel, units, packet_len: 64 };
     storvsc.handshake(0x0602);
     assert_eq!(notes.steps(class::SCSI), [Step::Version { major: 6, minor: 2 }, Step::Ready]);
     let buffer = storvsc.buffer(0, 512);

@@ -419,11 +419,11 @@ fn a_close_waits_for_the_disk_and_the_next_open_begins_anew() {
             storvsc.send(id, &Srb::new(0, &cdb, 0, 1 << 20), Some(&buffer));
         }
         storvsc.pair.work();
-        let Storvsc { mut pair, offer, channel, packet_len } = storvsc;
+        let Storvsc { mut pair, offer, channel, units, packet_len } = storvsc;
         pair.close(channel);
         assert_eq!(pair.open_channels(), 0);
         let channel = pair.open(&offer, 32, 0).unwrap();
-        storvsc = Storvsc { pair, offer, channel, packet_len };
+        storvsc = Storvsc { pair, offer, channel, units, packet_len };
         storvsc.handshake(0x0602);
         assert_eq!(storvsc.command(0, &[0; 6]), Answer::good(1, 0));
     }

@@ -11,6 +11,7 @@ use busway_block::{Disk, DiskOptions};
 use busway_storage::Luns;
 use busway_testkit::GuestChannel;
 
+use crate::storage_plug::during;
 use crate::storvsc::{
     Answer, BEGIN_INITIALIZATION, END_INITIALIZATION, INIT, QUERY_PROPERTIES,
     QUERY_PROTOCOL_VERSION, RESET, RESET_BUS, Srb, Storvsc, cdb_10,
@@ -135,4 +136,23 @@ fn a_reset_does_not_wait_for_a_channel_that_is_gone() {
     storvsc.pair.close_only(others.remove(0));
     assert_eq!(storvsc.answer().id, RESET);
     writer.write_all(&[0; 512]).unwrap();
+}
+
+/// A guest that hears of a disk on one channel may use it on another at once.
+#[test]
+fn all_channels_know_a_disk_before_the_guest_does() {
+    let (mut storvsc, mut others) = opened(Luns::new([(0, ram())]).unwrap(), 3);
+    let units = storvsc.units.clone();
+    assert_eq!(on(&mut storvsc, &mut others[1], |it| it.command(0, &[0; 6])), Answer::good(1, 0));
+    assert_eq!(during(&mut storvsc, || units.add(ram())).unwrap(), 1);
+    for other in &mut others {
+        // No word of the host's here, and an answer.
+        assert_eq!(on(&mut storvsc, other, |it| it.command(1, &[0; 6])), Answer::good(1, 0));
+    }
+    let word = storvsc.channel.try_receive(&mut storvsc.pair).expect("it is told on the first");
+    assert_eq!(word.payload[..4], [11, 0, 0, 0]);
+    during(&mut storvsc, || units.remove(1)).unwrap();
+    for other in &mut others {
+        assert_eq!(on(&mut storvsc, other, |it| it.command(1, &[0; 6])).srb_status, 0x20);
+    }
 }

@@ -4,7 +4,7 @@
 
 use busway_memory::{Bytes, GuestAddress, PAGE_SIZE};
 use busway_ring::Outgoing;
-use busway_storage::{Luns, StorageController};
+use busway_storage::{Luns, StorageController, Units};
 use busway_testkit::{GuestChannel, Pair, PairConfig};
 use busway_wire::control::layout::OfferChannel;
 use busway_wire::packet::PacketType;
@@ -22,11 +22,15 @@ pub const INIT: u64 = u64::MAX - 2;
 /// That of a reset (`VMBUS_RQST_RESET`).
 pub const RESET: u64 = u64::MAX - 3;
 
+const INSTANCE: Guid = Guid::from_text_order(0xf8b3781a_1e82_4818_a1c3_63d806ec15bb);
+
 /// A guest with a storage driver on one channel.
 pub struct Storvsc {
     pub pair: Pair,
     pub offer: OfferChannel,
     pub channel: GuestChannel,
+    /// For who changes its units.
+    pub units: Units,
     /// Bytes of a packet: 64, or 48 before version 5.1.
     pub packet_len: usize,
 }
@@ -103,13 +107,17 @@ impl Storvsc {
 
     /// The same, with a controller that has `channels` channels.
     pub fn with_channels(luns: Luns, depth: usize, ring_pages: usize, channels: u16) -> Self {
+        let controller = StorageController::new(INSTANCE, luns);
+        Self::on(controller.with_depth(depth).with_channels(channels), ring_pages)
+    }
+
+    fn on(controller: StorageController, ring_pages: usize) -> Self {
         let mut pair = Pair::new(PairConfig::default());
-        let instance = Guid::from_text_order(0xf8b3781a_1e82_4818_a1c3_63d806ec15bb);
-        let controller = StorageController::new(instance, luns);
-        pair.add(controller.with_depth(depth).with_channels(channels));
+        let units = controller.units();
+        pair.add(controller);
         let offer = *pair.connect(Version::V5_3).offer(class::SCSI);
         let channel = pair.open(&offer, ring_pages, 0).unwrap();
-        Self { pair, offer, channel, packet_len: 64 }
+        Self { pair, offer, channel, units, packet_len: 64 }
     }
 
     /// A guest after the handshake that Linux makes.

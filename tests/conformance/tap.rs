@@ -167,10 +167,12 @@ fn data_of_a_disk_is_shown_where_it_is_wanted_and_whole() {
         let (mut pair, scribe) = tapped(data);
         let disk = Disk::ram(1 << 20, &DiskOptions::default()).unwrap();
         let luns = Luns::new([(0, disk)]).unwrap();
-        pair.add(StorageController::new(Guid::from_text_order(1), luns));
+        let controller = StorageController::new(Guid::from_text_order(1), luns);
+        let units = controller.units();
+        pair.add(controller);
         let offer = *pair.connect(Version::V5_3).offer(class::SCSI);
         let channel = pair.open(&offer, 32, 0).unwrap();
-        let mut storvsc = Storvsc { pair, offer, channel, packet_len: 64 };
+        let mut storvsc = Storvsc { pair, offer, channel, units, packet_len: 64 };
         storvsc.handshake(0x0602);
         let buffer = storvsc.buffer(0, 512);
         storvsc.write(0, &cdb_10(0x2a, 0, 0, 1), &buffer);

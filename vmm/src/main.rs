@@ -8,7 +8,7 @@ use anyhow::Context;
 use busway::check::Report;
 use busway::cli::{CheckArgs, Cli, Command, CtlArgs, RunArgs, Task};
 use busway::control::client::{Client, Ending};
-use busway::control::protocol::Request;
+use busway::control::protocol::{DiskTask, DvdTask, Request};
 use busway::smoke::args::SmokeArgs;
 use busway::spec::VmSpec;
 use clap::Parser;
@@ -101,7 +101,16 @@ fn status(ending: &Ending) -> u8 {
 /// The machine looks for files elsewhere.
 fn absolute(request: &Request) -> anyhow::Result<Request> {
     let mut request = request.clone();
-    if let Request::Copy { file, .. } | Request::Screenshot { file: Some(file) } = &mut request {
+    let files: Vec<_> = match &mut request {
+        Request::Copy { file, .. }
+        | Request::Screenshot { file: Some(file) }
+        | Request::Dvd(DvdTask::Insert { file, .. }) => vec![file],
+        Request::Disk(DiskTask::Add { disk }) => {
+            [&mut disk.file].into_iter().chain(&mut disk.overlay).collect()
+        }
+        _ => Vec::new(),
+    };
+    for file in files {
         *file = std::path::absolute(&file).with_context(|| file.display().to_string())?;
     }
     Ok(request)

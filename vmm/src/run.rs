@@ -176,7 +176,7 @@ pub fn run(
     info!("Hyper-V by {kind}, because {reason}");
     // Before the console: a machine that cannot start creates and changes nothing.
     let mut board = Board::build(&host, spec, kind, loaded)?;
-    let mut session = Session::open(spec, &nets)?;
+    let mut session = Session::open(spec, &disks, &nets)?;
     session.watch = watch.cloned();
     if let (Some(faults), Some(script)) = (&spec.faults, script) {
         let faults = Faults::start(&faults.file, script);
@@ -206,7 +206,7 @@ pub fn run(
 }
 
 impl Session {
-    fn open(spec: &VmSpec, nets: &Nets) -> Result<Self, RunError> {
+    fn open(spec: &VmSpec, disks: &Disks, nets: &Nets) -> Result<Self, RunError> {
         let failed = |what| move |source| RunError::Host { what, source };
         let signals = signals::catch().map_err(failed("signal handler"))?;
         let timeout = spec.timeout.map(timer).transpose().map_err(failed("timer"))?;
@@ -220,6 +220,7 @@ impl Session {
             integration: integration.clone(),
             input: input.clone(),
             links: nets.links().clone(),
+            disks: disks.clone(),
             display: display.clone(),
             balloon: balloon.clone().map(|balloon| (balloon, spec.memory.0)),
             traffic: Arc::clone(&traffic),
@@ -283,9 +284,7 @@ impl Session {
         if let Some(faults) = &self.faults {
             bus.meddle(faults.meddler());
         }
-        if let Some(controller) = disks.controller() {
-            bus.add(Box::new(controller));
-        }
+        disks.attach(&mut bus);
         for device in self.integration.devices(board.engine()) {
             bus.add(device);
         }

@@ -11,9 +11,10 @@ use busway_block::{
     Completion, Disk, IoError, Operation as BlockOperation, Queue, Request as BlockRequest,
 };
 use busway_memory::{GuestMemory, GuestSlices};
-use busway_ring::Packet;
+use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{
-    ChannelHandler, Closing, Fault, Io, LogLimit, Progress, Side, Wakeup, When, external_pages,
+    ChannelHandler, Closing, Fault, Io, LogLimit, Progress, Sent, Side, Wakeup, When,
+    external_pages,
 };
 use busway_wire::packet::PacketType;
 use busway_wire::storvsc::{
@@ -23,8 +24,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::Reply;
 use crate::handshake::Handshake;
-use crate::luns::{Address, Luns};
-use crate::shared::{Port, Shared};
+use crate::luns::{Address, Luns, PLACES};
+use crate::shared::{Port, Shared, Table};
 use crate::target::{self, Extent, Step};
 
 /// Most bytes of the page lists of one packet: pages for 16 MiB, more than any guest moves at once.
@@ -95,7 +96,9 @@ enum Kind {
 
 /// The host's end of one channel.
 pub(crate) struct StorageChannel {
-    luns: Arc<Luns>,
+    table: Table,
+    /// Places of disks that are not in the table any more, and whose requests are under way.
+    leaving: Vec<usize>,
     queue: Queue,
     handshake: Handshake,
     slots: Vec<Slot>,
@@ -103,6 +106,10 @@ pub(crate) struct StorageChannel {
     /// Lists that no request owns.
     spare: Vec<GuestSlices>,
     sequence: u64,
+    /// The guest has sent a command here.
+    is_used: bool,
+    /// It is to be told to look for units.
+    scans: bool,
     /// Resets that are not answered yet.
     resets: usize,
     shared: Arc<Shared>,
@@ -114,35 +121,40 @@ pub(crate) struct StorageChannel {
 }
 
 impl StorageChannel {
-    /// A channel that works on at most `depth` commands at once, by `queue`, which is for the disks
-    /// of `luns` and has as much room.
+    /// A channel that works on at most `depth` commands at once, by `queue`, which has as much room,
+    /// and no disks yet. It has joined the others by `port`.
     pub(crate) fn new(
-        luns: Arc<Luns>,
         queue: Queue,
         depth: usize,
         memory: &GuestMemory,
         handshake: Handshake,
         (shared, port): (Arc<Shared>, Arc<Port>),
-    ) -> Self {
+    ) -> Result<Self, Fault> {
         let waiting = Waiting { transaction_id: 0, answer_len: 0, wants_answer: false };
         let kind = Kind::Reset { lun_only: false, number: 0 };
         let srb = Srb::new_zeroed();
         let slot = || Slot { waiting, sequence: 0, srb, kind, moved: 0, more: Vec::new() };
-        Self {
-            luns,
+        let table = Table { number: 0, luns: Arc::new(Luns::empty()) };
+        let mut channel = Self {
+            table,
+            leaving: Vec::new(),
             queue,
             handshake,
             slots: (0..depth).map(|_| slot()).collect(),
             free: (0..depth).rev().collect(),
             spare: (0..depth).map(|_| GuestSlices::new(memory.clone())).collect(),
             sequence: 0,
+            is_used: false,
+            scans: false,
             resets: 0,
             shared,
             port,
             settling: None,
             warnings: LogLimit::default(),
             closing: false,
-        }
+        };
+        channel.use_table()?;
+        Ok(channel)
     }
 
     fn execute(
@@ -155,6 +167,10 @@ impl StorageChannel {
         let len = packet.header.len();
         if len > MAX_PAGE_LISTS {
             return Err(Fault::protocol(ChannelError::PageLists { len }));
+        }
+        if !self.is_used {
+            self.is_used = true;
+            self.shared.guest_looks();
         }
         let mut data = self.spare.pop().ok_or_else(|| self.no_room())?;
         external_pages(packet, &mut data)?;
@@ -191,7 +207,7 @@ impl StorageChannel {
         let step = match (srb.cdb(), self.slots.get_mut(slot)) {
             (Some(cdb), Some(slot)) if has_pages => {
                 let request = target::Request { address, cdb, direction: srb.direction };
-                target::execute(&self.luns, &request, data, &mut slot.more)
+                target::execute(&self.table.luns, &request, data, &mut slot.more)
             }
             _ => Step::Done(Reply::invalid()),
         };
@@ -288,10 +304,13 @@ impl StorageChannel {
         self.spare.push(data);
         self.answer_slot(index, &packet, io)?;
         self.settle();
+        if !self.leaving.is_empty() {
+            self.let_go()?;
+        }
         if self.resets == 0 { Ok(()) } else { self.end_resets(io) }
     }
 
-    /// Another channel has rung: a reset waits for this one, or this one's has gone on.
+    /// It was rung: a reset waits for this channel, or this one's has gone on, or units have changed.
     fn hear(&mut self, io: &mut Io<'_>) -> Result<(), Fault> {
         self.port.bell.heard();
         if let Some(number) = self.port.asked() {
@@ -301,7 +320,63 @@ impl StorageChannel {
             }
             self.settle();
         }
+        if self.shared.table().number != self.table.number {
+            self.use_table()?;
+        }
+        self.scans |= self.port.take_scan();
+        self.tell_to_scan(io)?;
         if self.resets == 0 { Ok(()) } else { self.end_resets(io) }
+    }
+
+    /// Uses the units as they are now.
+    fn use_table(&mut self) -> Result<(), Fault> {
+        let table = self.shared.table();
+        for place in 0..PLACES {
+            match (self.table.luns.medium(place), table.luns.medium(place)) {
+                (None, Some(disk)) => {
+                    self.queue.plug(place, disk.clone()).map_err(Fault::host)?;
+                }
+                (Some(_), None) => self.leaving.push(place),
+                // A disk gives way to another only when no channel has it any more.
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
+        self.table = table;
+        self.let_go()
+    }
+
+    /// Lets go of disks that are not in the table any more and have nothing under way.
+    fn let_go(&mut self) -> Result<(), Fault> {
+        let Self { leaving, slots, queue, .. } = self;
+        let is_busy = |place: usize| {
+            let uses =
+                |slot: &Slot| matches!(slot.kind, Kind::Command { disk, .. } if disk == place);
+            slots.iter().any(|slot| slot.sequence != 0 && uses(slot))
+        };
+        let mut result = Ok(());
+        leaving.retain(|place| {
+            let stays = is_busy(*place);
+            if !stays && let Err(error) = queue.unplug(*place) {
+                result = Err(Fault::host(error));
+            }
+            stays
+        });
+        if leaving.is_empty() {
+            self.shared.uses_table(&self.port, self.table.number);
+        }
+        result
+    }
+
+    /// Tells the guest to look for units (Linux `drivers/scsi/storvsc_drv.c`, `storvsc_on_receive`).
+    fn tell_to_scan(&mut self, io: &mut Io<'_>) -> Result<(), Fault> {
+        if self.scans {
+            let packet = VstorPacket {
+                operation: Operation::ENUMERATE_BUS,
+                ..VstorPacket::answer(NtStatus::SUCCESS)
+            };
+            self.scans = io.send(&Outgoing::in_band(0, packet.as_bytes()))? == Sent::NoRoom;
+        }
+        Ok(())
     }
 
     /// Tells other channels when nothing is under way any more that their reset waits for.
@@ -362,7 +437,7 @@ impl StorageChannel {
         if error != IoError::Cancelled
             && let Some(seen) = self.warnings.next()
         {
-            let name = self.luns.disks().get(disk).map_or("?", Disk::name);
+            let name = self.table.luns.medium(disk).map_or("a disk that is gone", Disk::name);
             log::warn!("storage: {operation:?} on '{name}' failed: {error}{seen}");
         }
     }
@@ -425,6 +500,7 @@ impl ChannelHandler for StorageChannel {
 
     fn on_batch(&mut self, io: &mut Io<'_>) -> Result<Progress, Fault> {
         self.turn(io)?;
+        self.tell_to_scan(io)?;
         Ok(Progress::Idle)
     }
 
@@ -464,5 +540,7 @@ impl Drop for StorageChannel {
     fn drop(&mut self) {
         self.port.settle(u64::MAX);
         self.shared.ring_all();
+        // Nor does whoever changes units.
+        self.shared.uses_table(&self.port, u64::MAX);
     }
 }

@@ -11,8 +11,9 @@ use busway_wire::{Guid, class};
 
 use crate::channel::StorageChannel;
 use crate::handshake::Handshake;
-use crate::luns::Luns;
+use crate::luns::{Luns, PLACES};
 use crate::shared::{Port, Shared};
+use crate::units::Units;
 
 /// Commands that a channel works on at once. Linux sends some 300 (a ring of 128 KiB holds no more
 /// of its longest packets); what is beyond waits in the ring.
@@ -22,11 +23,10 @@ const QUEUE_DEPTH: usize = 256;
 /// more processors gains nothing any more.
 const MAX_CHANNELS: u16 = 64;
 
-/// A synthetic SCSI controller and its disks.
-#[derive(Debug)]
+/// A synthetic SCSI controller and its units. Clones share the units: one goes into each life of a machine.
+#[derive(Clone, Debug)]
 pub struct StorageController {
     instance: Guid,
-    luns: Arc<Luns>,
     depth: usize,
     channels: u16,
     shared: Arc<Shared>,
@@ -35,13 +35,12 @@ pub struct StorageController {
 impl StorageController {
     /// A controller with the units `luns`. Guests know it again by `instance`.
     pub fn new(instance: Guid, luns: Luns) -> Self {
-        Self {
-            instance,
-            luns: Arc::new(luns),
-            depth: QUEUE_DEPTH,
-            channels: 1,
-            shared: Arc::default(),
-        }
+        Self { instance, depth: QUEUE_DEPTH, channels: 1, shared: Arc::new(Shared::new(luns)) }
+    }
+
+    /// Its units, for who changes them while the guest runs.
+    pub fn units(&self) -> Units {
+        Units::new(Arc::clone(&self.shared))
     }
 
     /// The same with up to `channels` channels, 1 to 64; each has a queue and a worker of its own,
@@ -67,16 +66,16 @@ impl Device for StorageController {
     }
 
     fn open(&mut self, opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {
-        let queue = Queue::new(self.depth, self.luns.disks().to_vec());
-        let luns = Arc::clone(&self.luns);
+        let queue = Queue::with_places(self.depth, PLACES);
         let handshake = match opening.subchannel {
             0 => Handshake::new(self.channels - 1),
             _ => Handshake::over(),
         };
-        let port = Arc::new(Port::new()?);
+        let port = Arc::new(Port::new(opening.subchannel == 0)?);
         self.shared.join(&port);
         let shared = (Arc::clone(&self.shared), port);
         let memory = &opening.memory;
-        Ok(Box::new(StorageChannel::new(luns, queue, self.depth, memory, handshake, shared)))
+        let channel = StorageChannel::new(queue, self.depth, memory, handshake, shared)?;
+        Ok(Box::new(channel))
     }
 }

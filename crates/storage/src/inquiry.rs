@@ -2,7 +2,7 @@
 
 //! INQUIRY: what a disk says about itself, and what is said of a unit that is not there.
 
-use busway_block::Disk;
+use busway_block::{Disk, Identity};
 use busway_wire::scsi::{
     AdditionalSense, BlockCharacteristics, BlockLimits, Identifiers, Inquiry, Peripheral,
     Provisioning, Sense, VpdHeader, VpdPage, provisioning,
@@ -46,8 +46,8 @@ pub(crate) fn of_disk(disk: &Disk, vital: bool, page: VpdPage) -> Result<Vec<u8>
     Ok(with_header(Peripheral::DISK, page, &body))
 }
 
-/// What INQUIRY returns for a drive with `disc` in it, or with nothing.
-pub(crate) fn of_drive(disc: &Disk, vital: bool, page: VpdPage) -> Result<Vec<u8>, Sense> {
+/// What INQUIRY returns for the drive that has these names, whatever disc is in it.
+pub(crate) fn of_drive(identity: &Identity, vital: bool, page: VpdPage) -> Result<Vec<u8>, Sense> {
     let invalid = Err(Sense::illegal(AdditionalSense::INVALID_FIELD_IN_CDB));
     if !vital {
         return match page {
@@ -58,9 +58,9 @@ pub(crate) fn of_drive(disc: &Disk, vital: bool, page: VpdPage) -> Result<Vec<u8
     let pages = PAGES.get(..3).unwrap_or_default();
     let body = match page {
         VpdPage::SUPPORTED_PAGES => pages.as_bytes().to_vec(),
-        VpdPage::UNIT_SERIAL_NUMBER => disc.identity().serial.as_bytes().to_vec(),
+        VpdPage::UNIT_SERIAL_NUMBER => identity.serial.as_bytes().to_vec(),
         VpdPage::DEVICE_IDENTIFICATION => {
-            Identifiers::virtual_disk(disc.identity().unique).as_bytes().to_vec()
+            Identifiers::virtual_disk(identity.unique).as_bytes().to_vec()
         }
         _ => return invalid,
     };

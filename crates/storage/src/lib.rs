@@ -31,11 +31,13 @@ mod mode;
 mod reply;
 mod shared;
 pub mod target;
+mod units;
 mod unmap;
 
 pub use controller::StorageController;
 pub use luns::{Address, LunError, Luns};
 pub use reply::Reply;
+pub use units::{PlugError, UnitState, Units};
 
 /// Most bytes that one command moves, as guests are told.
 pub const MAX_TRANSFER_BYTES: u32 = 1 << 20;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which disks a controller has, and where.
+//! Which units a controller has, and where.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use busway_block::Disk;
+use busway_wire::scsi::{AdditionalSense, Sense, SenseKey};
 
 use crate::dvd::Tray;
 
@@ -37,71 +39,127 @@ pub enum LunError {
     },
 }
 
-/// A controller's disks by unit number; there may be gaps, also at 0.
+/// What a disk has to tell its guest before it does anything else.
+#[derive(Debug, Default)]
+pub(crate) struct Attention {
+    capacity_changed: AtomicBool,
+}
+
+impl Attention {
+    pub(crate) fn capacity_changed(&self) {
+        self.capacity_changed.store(true, Ordering::Release);
+    }
+
+    /// What is to be told; once.
+    pub(crate) fn take(&self) -> Option<Sense> {
+        let changed = self.capacity_changed.load(Ordering::Relaxed)
+            && self.capacity_changed.swap(false, Ordering::AcqRel);
+        changed.then_some(Sense::new(
+            SenseKey::UNIT_ATTENTION,
+            AdditionalSense::CAPACITY_DATA_HAS_CHANGED,
+        ))
+    }
+}
+
+/// A unit of a controller. Clones are the same unit.
+#[derive(Clone, Debug)]
+pub(crate) enum LogicalUnit {
+    Disk(Disk, Arc<Attention>),
+    /// A drive, and the disc in it.
+    Drive(Option<Disk>, Arc<Tray>),
+}
+
+impl LogicalUnit {
+    pub(crate) fn disk(disk: Disk) -> Self {
+        Self::Disk(disk, Arc::default())
+    }
+
+    /// What requests on the unit go to.
+    pub(crate) const fn medium(&self) -> Option<&Disk> {
+        match self {
+            Self::Disk(disk, _) => Some(disk),
+            Self::Drive(disc, _) => disc.as_ref(),
+        }
+    }
+}
+
+/// Numbers that units may have.
+pub(crate) const PLACES: usize = 255;
+
+/// A controller's units by their number; there may be gaps, also at 0.
 #[derive(Clone, Debug)]
 pub struct Luns {
-    disks: Vec<Disk>,
-    /// The index in `disks` of each unit.
-    places: Box<[Option<usize>; 256]>,
-    /// The index in `disks` of each that is a disc in a drive, and the drive's tray.
-    trays: Vec<(usize, Arc<Tray>)>,
+    units: Box<[Option<LogicalUnit>]>,
 }
 
 impl Luns {
-    /// The units `disks`, in any order.
+    /// No units.
+    pub(crate) fn empty() -> Self {
+        Self { units: vec![None; PLACES].into() }
+    }
+
+    /// The disks `disks`, in any order.
     pub fn new(disks: impl IntoIterator<Item = (u8, Disk)>) -> Result<Self, LunError> {
-        let places = Box::new([None; 256]);
-        let mut luns = Self { disks: Vec::new(), places, trays: Vec::new() };
+        let mut luns = Self::empty();
         for (lun, disk) in disks {
-            luns.add(lun, disk)?;
+            luns.add(lun, LogicalUnit::disk(disk))?;
         }
         Ok(luns)
     }
 
-    fn add(&mut self, lun: u8, disk: Disk) -> Result<usize, LunError> {
-        if lun == u8::MAX {
-            return Err(LunError::OutOfRange { lun });
+    pub(crate) fn add(&mut self, lun: u8, unit: LogicalUnit) -> Result<(), LunError> {
+        match self.units.get_mut(usize::from(lun)) {
+            Some(place @ None) => *place = Some(unit),
+            Some(_) => return Err(LunError::Taken { lun }),
+            None => return Err(LunError::OutOfRange { lun }),
         }
-        let index = self.disks.len();
-        match self.places.get_mut(usize::from(lun)) {
-            Some(place @ None) => *place = Some(index),
-            _ => return Err(LunError::Taken { lun }),
-        }
-        self.disks.push(disk);
-        Ok(index)
+        Ok(())
     }
 
     /// Adds a drive with `disc` in it, a disk that is read-only and has blocks of 2048 bytes.
     pub fn add_drive(&mut self, lun: u8, disc: Disk) -> Result<(), LunError> {
-        let index = self.add(lun, disc)?;
-        self.trays.push((index, Arc::default()));
-        Ok(())
+        let tray = Arc::new(Tray::new(disc.identity().clone()));
+        self.add(lun, LogicalUnit::Drive(Some(disc), tray))
     }
 
-    /// The tray of the drive whose disc is disk `index`; `None` if that is no disc.
-    pub(crate) fn tray(&self, index: usize) -> Option<&Tray> {
-        let tray = self.trays.iter().find(|(disc, _)| *disc == index);
-        tray.map(|(_, tray)| &**tray)
+    /// Replaces the unit at `lun`, or takes it away.
+    pub(crate) fn set(&mut self, lun: u8, unit: Option<LogicalUnit>) {
+        if let Some(place) = self.units.get_mut(usize::from(lun)) {
+            *place = unit;
+        }
     }
 
-    /// All disks; what [`find`](Self::find) returns is an index here.
-    pub fn disks(&self) -> &[Disk] {
-        &self.disks
+    /// The unit `lun`.
+    pub(crate) fn get(&self, lun: u8) -> Option<&LogicalUnit> {
+        self.units.get(usize::from(lun))?.as_ref()
     }
 
-    /// The disk at `address`, with its index.
-    pub fn find(&self, address: Address) -> Option<(usize, &Disk)> {
+    /// All units with their numbers, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u8, &LogicalUnit)> {
+        (0..=u8::MAX).zip(&self.units).filter_map(|(lun, unit)| Some((lun, unit.as_ref()?)))
+    }
+
+    /// All disks, and the discs that are in their drives, in the order of their units.
+    pub fn disks(&self) -> impl Iterator<Item = &Disk> {
+        self.iter().filter_map(|(_, unit)| unit.medium())
+    }
+
+    /// What requests on the unit `index` go to.
+    pub(crate) fn medium(&self, index: usize) -> Option<&Disk> {
+        self.units.get(index)?.as_ref()?.medium()
+    }
+
+    /// The unit at `address`, with its number.
+    pub(crate) fn find(&self, address: Address) -> Option<(usize, &LogicalUnit)> {
         if !Self::has_units(address) {
             return None;
         }
-        let index = (*self.places.get(usize::from(address.lun))?)?;
-        Some((index, self.disks.get(index)?))
+        Some((usize::from(address.lun), self.get(address.lun)?))
     }
 
     /// The unit numbers at the bus and target of `address`, in order.
     pub fn numbers(&self, address: Address) -> impl Iterator<Item = u8> {
-        let places = self.places.iter().filter(move |_| Self::has_units(address));
-        (0..=u8::MAX).zip(places).filter_map(|(lun, place)| place.map(|_| lun))
+        self.iter().map(|(lun, _)| lun).filter(move |_| Self::has_units(address))
     }
 
     const fn has_units(address: Address) -> bool {
@@ -129,7 +187,7 @@ mod tests {
         assert_eq!(luns.numbers(at(0)).collect::<Vec<_>>(), [3, 7, 254]);
         assert!(luns.find(at(0)).is_none() && luns.find(at(255)).is_none());
         let (index, found) = luns.find(at(254)).unwrap();
-        assert_eq!((index, found.capacity()), (1, 16 * 512));
+        assert_eq!((index, found.medium().unwrap().capacity()), (254, 16 * 512));
     }
 
     #[test]

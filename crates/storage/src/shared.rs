@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! What the channels of a controller share: each other's bells, and resets that concern all.
+//! What the channels of a controller share: its units, each other's bells, and resets that concern all.
 //!
 //! A command goes its whole way on its own channel, and looks at nothing here. Only a reset waits for
 //! what other channels have under way: it takes the next number and rings their bells, each of them
 //! says by that number that what it had then is over, and rings back.
+//!
+//! Each channel has the table of units as it was when it last heard its bell. A new table has the next
+//! number too; a channel says by it that it uses the new table alone, and no unit any more that has gone.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use busway_vmbus::Fault;
 use rustix::event::EventfdFlags;
+
+use crate::luns::Luns;
 
 /// What wakes a channel.
 #[derive(Debug)]
@@ -41,21 +47,29 @@ impl Bell {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) bell: Bell,
+    is_primary: bool,
     /// The last reset that waits for this channel.
     asked: AtomicU64,
     /// Whether it gives up what is under way.
     cancels: AtomicBool,
     /// The last reset before which nothing is under way here any more.
     settled: AtomicU64,
+    /// The table of units that it uses.
+    table: AtomicU64,
+    /// The guest is to look for units.
+    scan: AtomicBool,
 }
 
 impl Port {
-    pub(crate) fn new() -> Result<Self, Fault> {
+    pub(crate) fn new(is_primary: bool) -> Result<Self, Fault> {
         Ok(Self {
             bell: Bell::new()?,
+            is_primary,
             asked: AtomicU64::new(0),
             cancels: AtomicBool::new(false),
             settled: AtomicU64::new(0),
+            table: AtomicU64::new(0),
+            scan: AtomicBool::new(false),
         })
     }
 
@@ -70,29 +84,120 @@ impl Port {
         self.cancels.swap(false, Ordering::AcqRel)
     }
 
+    /// Whether the guest is to look for units; asked once.
+    pub(crate) fn take_scan(&self) -> bool {
+        self.scan.swap(false, Ordering::AcqRel)
+    }
+
     /// Nothing is under way any more that came before the reset.
     pub(crate) fn settle(&self, reset: u64) {
         self.settled.store(reset, Ordering::Release);
     }
 }
 
+/// The units of a controller, and how often they have changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    pub(crate) number: u64,
+    pub(crate) luns: Arc<Luns>,
+}
+
 /// What the channels of a controller share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Shared {
+    table: Mutex<Table>,
+    /// Held by who changes the table; the number at which the next disk looks for a place.
+    pub(crate) changes: Mutex<u8>,
+    /// A channel uses another table, or has gone. Goes with `ports`.
+    moved_on: Condvar,
+    /// The guest has made use of the primary channel that is open now: it knows units.
+    has_looked: AtomicBool,
     ports: Mutex<Vec<Weak<Port>>>,
     resets: AtomicU64,
 }
 
 impl Shared {
+    pub(crate) fn new(luns: Luns) -> Self {
+        Self {
+            table: Mutex::new(Table { number: 1, luns: Arc::new(luns) }),
+            changes: Mutex::new(0),
+            moved_on: Condvar::new(),
+            has_looked: AtomicBool::new(false),
+            ports: Mutex::default(),
+            resets: AtomicU64::new(0),
+        }
+    }
+
+    fn ports(&self) -> MutexGuard<'_, Vec<Weak<Port>>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The units as they are now.
+    pub(crate) fn table(&self) -> Table {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the units, for one caller at a time, and waits until no channel uses the old ones any
+    /// more; false if that takes longer than `patience`.
+    pub(crate) fn change(&self, luns: Luns, patience: Duration) -> bool {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = table.number + 1;
+        *table = Table { number, luns: Arc::new(luns) };
+        drop(table);
+        self.ring_all();
+        self.wait_for(number, patience)
+    }
+
+    /// Waits until all channels use the units as they are now, and nothing else.
+    pub(crate) fn wait_until_current(&self, patience: Duration) -> bool {
+        self.wait_for(self.table().number, patience)
+    }
+
+    fn wait_for(&self, number: u64, patience: Duration) -> bool {
+        let is_behind = |port: Arc<Port>| port.table.load(Ordering::Acquire) < number;
+        let waited = self.moved_on.wait_timeout_while(self.ports(), patience, |ports| {
+            ports.iter().filter_map(Weak::upgrade).any(is_behind)
+        });
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// A channel uses the table `number`, and no unit that is not in it.
+    pub(crate) fn uses_table(&self, port: &Port, number: u64) {
+        port.table.store(number, Ordering::Release);
+        // Whoever looks at the ports has not looked yet, or waits.
+        drop(self.ports());
+        self.moved_on.notify_all();
+    }
+
+    /// The guest looks for units, or uses them.
+    pub(crate) fn guest_looks(&self) {
+        self.has_looked.store(true, Ordering::Release);
+    }
+
+    /// Has the guest look for units, if it has looked before: if not, it will.
+    pub(crate) fn scan(&self) {
+        if self.has_looked.load(Ordering::Acquire) {
+            self.for_each(|port| {
+                if port.is_primary {
+                    port.scan.store(true, Ordering::Release);
+                    port.bell.ring();
+                }
+            });
+        }
+    }
+
     /// A channel is open.
     pub(crate) fn join(&self, port: &Arc<Port>) {
-        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        if port.is_primary {
+            self.has_looked.store(false, Ordering::Release);
+        }
+        let mut ports = self.ports();
         ports.retain(|port| port.strong_count() != 0);
         ports.push(Arc::downgrade(port));
     }
 
     fn for_each(&self, mut each: impl FnMut(&Arc<Port>)) {
-        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let ports = self.ports();
         ports.iter().filter_map(Weak::upgrade).for_each(|port| each(&port));
     }
 

@@ -11,9 +11,9 @@ use busway_wire::scsi::{
 use busway_wire::storvsc::Direction;
 use zerocopy::IntoBytes;
 
-use crate::dvd::Tray;
-use crate::luns::{Address, Luns};
-use crate::{Reply, dvd, inquiry, mode, unmap};
+use crate::dvd::Drive;
+use crate::luns::{Address, LogicalUnit, Luns};
+use crate::{Reply, inquiry, mode, unmap};
 
 /// Most bytes of one WRITE SAME, as guests are told: with a pattern each of them is written.
 pub(crate) const MAX_WRITE_SAME_BYTES: u64 = 1 << 30;
@@ -41,7 +41,7 @@ pub enum Step {
 /// A command's work on its disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Io {
-    /// Which of [`Luns::disks`].
+    /// The number of the unit whose disk, or disc, it is.
     pub disk: usize,
     /// What is to be done, with the data of the command.
     pub operation: Operation,
@@ -83,12 +83,18 @@ pub fn execute(
         (_, Command::ReportLuns { select, allocation }) => {
             report_luns(luns, request.address, select).map(|list| put(data, allocation, &list))
         }
-        (Some((index, disk)), command) => {
-            let mut unit = Unit { disk, index, data, more };
-            match luns.tray(index) {
-                Some(tray) => unit.execute_on_drive(tray, &command),
-                None => unit.execute(&command),
+        (Some((index, LogicalUnit::Disk(disk, attention))), command) => {
+            let told = if is_heard_through(&command) { None } else { attention.take() };
+            match (told, &command) {
+                (Some(sense), Command::RequestSense { descriptor, allocation }) => {
+                    Ok(put_sense(data, sense, *descriptor, (*allocation).into()))
+                }
+                (Some(sense), _) => Err(sense),
+                (None, command) => Unit { disk, index, data, more }.execute(command),
             }
+        }
+        (Some((index, LogicalUnit::Drive(disc, tray))), command) => {
+            Drive { tray, disc: disc.as_ref(), index, data, more }.execute(&command)
         }
         (None, Command::Inquiry { vital, page, allocation }) => {
             Ok(put(data, allocation.into(), &inquiry::of_nothing(vital, page)))
@@ -118,8 +124,27 @@ fn contradicts(command: &Command, direction: Direction, data: &GuestSlices) -> b
     !data.is_empty() && direction == wrong
 }
 
+/// Whether a command is done even if there is something to be told first (SPC-4, section 5.14).
+const fn is_heard_through(command: &Command) -> bool {
+    matches!(command, Command::Inquiry { .. } | Command::ReportLuns { .. })
+}
+
+/// Gives the guest `sense` as data.
+pub(crate) fn put_sense(
+    data: &GuestSlices,
+    sense: Sense,
+    descriptor: bool,
+    allocation: u32,
+) -> Step {
+    if descriptor {
+        put(data, allocation, &sense.descriptor())
+    } else {
+        put(data, allocation, sense.fixed().as_bytes())
+    }
+}
+
 /// Gives the guest `bytes`, as far as it has room for them.
-fn put(data: &GuestSlices, allocation: u32, bytes: &[u8]) -> Step {
+pub(crate) fn put(data: &GuestSlices, allocation: u32, bytes: &[u8]) -> Step {
     let room = usize::try_from(allocation).unwrap_or(usize::MAX);
     let moved = data.write(bytes.get(..room).unwrap_or(bytes));
     Step::Done(Reply::good(moved as u32))
@@ -129,7 +154,7 @@ const fn illegal(additional: AdditionalSense) -> Sense {
     Sense::illegal(additional)
 }
 
-const INVALID_FIELD: Sense = illegal(AdditionalSense::INVALID_FIELD_IN_CDB);
+pub(crate) const INVALID_FIELD: Sense = illegal(AdditionalSense::INVALID_FIELD_IN_CDB);
 
 /// REPORT LUNS works at every address: a guest that gets no list tries all numbers one by one.
 fn report_luns(luns: &Luns, address: Address, select: u8) -> Result<Vec<u8>, Sense> {
@@ -155,16 +180,16 @@ pub(crate) fn extent(disk: &Disk, lba: u64, blocks: u32) -> Result<Extent, Sense
     }
 }
 
-/// A unit that is there, and what a command on it works with.
-struct Unit<'a> {
-    disk: &'a Disk,
-    index: usize,
-    data: &'a mut GuestSlices,
-    more: &'a mut Vec<Extent>,
+/// A disk, and what a command on it works with.
+pub(crate) struct Unit<'a> {
+    pub(crate) disk: &'a Disk,
+    pub(crate) index: usize,
+    pub(crate) data: &'a mut GuestSlices,
+    pub(crate) more: &'a mut Vec<Extent>,
 }
 
 impl Unit<'_> {
-    fn execute(&mut self, command: &Command) -> Result<Step, Sense> {
+    pub(crate) fn execute(&mut self, command: &Command) -> Result<Step, Sense> {
         match *command {
             Command::Read(transfer) => self.transfer(&transfer, Operation::Read),
             Command::Write(transfer) => {
@@ -197,64 +222,13 @@ impl Unit<'_> {
                 Ok(put(self.data, allocation, self.capacity_16().as_bytes()))
             }
             Command::RequestSense { descriptor, allocation } => {
-                Ok(self.request_sense(descriptor, allocation.into()))
+                // It goes out with the command that it belongs to, so none is ever pending.
+                Ok(put_sense(self.data, Sense::NONE, descriptor, allocation.into()))
             }
             Command::ReportLuns { .. }
             | Command::ReadToc { .. }
             | Command::GetConfiguration { .. }
             | Command::GetEventStatus { .. }
-            | Command::Other(_) => Err(illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE)),
-            Command::OtherAction(..) => Err(INVALID_FIELD),
-        }
-    }
-
-    /// A command for a drive: its own, those that need its disc, and those of any unit.
-    fn execute_on_drive(&mut self, tray: &Tray, command: &Command) -> Result<Step, Sense> {
-        match *command {
-            Command::Inquiry { vital, page, allocation } => {
-                let bytes = inquiry::of_drive(self.disk, vital, page)?;
-                Ok(put(self.data, allocation.into(), &bytes))
-            }
-            Command::RequestSense { .. } => self.execute(command),
-            Command::PreventRemoval { prevent } => {
-                tray.lock(prevent);
-                Ok(Step::Done(Reply::good(0)))
-            }
-            Command::StartStop { start, load_eject, .. } => {
-                if load_eject {
-                    tray.operate(!start)?;
-                }
-                Ok(Step::Done(Reply::good(0)))
-            }
-            Command::ModeSense(mode) => {
-                Ok(put(self.data, mode.allocation.into(), &tray.mode(&mode)?))
-            }
-            Command::GetConfiguration { allocation } => {
-                Ok(put(self.data, allocation.into(), tray.profile().as_bytes()))
-            }
-            Command::GetEventStatus { polled: true, classes, allocation } => {
-                Ok(put(self.data, allocation.into(), tray.event(classes).as_bytes()))
-            }
-            // Nothing is ever announced by itself.
-            Command::GetEventStatus { polled: false, .. } => Err(INVALID_FIELD),
-            Command::ReadToc { msf, format, allocation } => {
-                tray.ready()?;
-                let bytes = dvd::contents(msf, format, self.last_lba() + 1)?;
-                Ok(put(self.data, allocation.into(), &bytes))
-            }
-            Command::TestUnitReady
-            | Command::Read(_)
-            | Command::Verify { .. }
-            | Command::ReadCapacity10
-            | Command::ReadCapacity16 { .. } => {
-                tray.ready()?;
-                self.execute(command)
-            }
-            Command::Write(_)
-            | Command::SynchronizeCache { .. }
-            | Command::WriteSame(_)
-            | Command::Unmap { .. }
-            | Command::ReportLuns { .. }
             | Command::Other(_) => Err(illegal(AdditionalSense::INVALID_COMMAND_OPERATION_CODE)),
             Command::OtherAction(..) => Err(INVALID_FIELD),
         }
@@ -353,16 +327,7 @@ impl Unit<'_> {
         Ok(put(self.data, allocation, &bytes))
     }
 
-    /// Sense data goes out with the command that it belongs to, so none is ever pending.
-    fn request_sense(&self, descriptor: bool, allocation: u32) -> Step {
-        if descriptor {
-            put(self.data, allocation, &Sense::NONE.descriptor())
-        } else {
-            put(self.data, allocation, Sense::NONE.fixed().as_bytes())
-        }
-    }
-
-    fn last_lba(&self) -> u64 {
+    pub(crate) fn last_lba(&self) -> u64 {
         (self.disk.capacity() / u64::from(self.disk.logical_block())).saturating_sub(1)
     }
 

@@ -94,7 +94,7 @@ fn sense(step: Step) -> (u8, u8, u8) {
 }
 
 fn io(operation: Operation, lba: u64, moved: u32) -> Step {
-    Step::Io(Io { disk: 0, operation, offset: lba * 512, moved })
+    Step::Io(Io { disk: 2, operation, offset: lba * 512, moved })
 }
 
 fn good(moved: u32) -> Step {
@@ -270,7 +270,7 @@ fn vital_product_data() {
     }
     assert_eq!(&bench.data(&inquiry(Some(0x80), 255), 255)[4..], b"busway-1");
     let ids = bench.data(&inquiry(Some(0x83), 255), 255);
-    let unique = bench.luns.disks()[0].identity().unique;
+    let unique = bench.luns.disks().next().unwrap().identity().unique;
     assert_eq!(ids[16..32], unique);
     assert_eq!(ids[32..40], [1, 3, 0, 16, 0x60, 0x02, 0x24, 0x80]);
     assert_eq!(sense(bench.ask(&inquiry(Some(0xc0), 255), 255)), INVALID_FIELD);
@@ -318,7 +318,7 @@ fn capacities() {
     let read = bench.ask(&cdb_10(0x28, 0, 255, 1), 4096);
     assert_eq!(
         read,
-        Step::Io(Io { disk: 0, operation: Operation::Read, offset: 255 << 12, moved: 4096 })
+        Step::Io(Io { disk: 2, operation: Operation::Read, offset: 255 << 12, moved: 4096 })
     );
 }
 
@@ -493,7 +493,7 @@ fn report_luns_works_at_every_address() {
 #[test]
 fn a_list_of_255_units_is_whole_or_cut_but_tells_its_length() {
     let mut bench = bench();
-    let disk = bench.luns.disks()[0].clone();
+    let disk = bench.luns.disks().next().unwrap().clone();
     bench.luns = Luns::new((0..255).map(|lun| (lun, disk.clone()))).unwrap();
     let cdb = [0xa0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0];
     let list = bench.data(&cdb, 4096);

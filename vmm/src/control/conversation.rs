@@ -16,11 +16,11 @@ use busway_wire::ic::kvp::{self, Families, Value};
 use busway_wire::ic::shutdown::Action as ShutdownAction;
 use log::warn;
 
-use super::Handles;
 use super::protocol::{
     Action, Addresses, Card, Event, Heartbeat, Kvp, LinkState, Pair, Pool, Reply, Request, Service,
     Status,
 };
+use super::{Handles, disks};
 use crate::spec::Size;
 
 /// Tells the client of an event.
@@ -97,6 +97,8 @@ impl Conversation {
                     LinkState::Changed => link.network_changed(),
                 }
             }
+            Request::Disk(task) => return disks::disk(&self.handles.disks, task),
+            Request::Dvd(task) => return disks::dvd(&self.handles.disks, task),
             Request::Copy { file, target, overwrite, create_path } => {
                 let mut flags = StartFlags::empty();
                 flags.set(StartFlags::OVERWRITE, overwrite);

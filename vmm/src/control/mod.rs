@@ -7,6 +7,7 @@
 
 pub mod client;
 mod conversation;
+mod disks;
 pub mod protocol;
 pub mod server;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use busway_balloon::Balloon;
 
+use crate::disks::Disks;
 use crate::display::Display;
 use crate::input::Input;
 use crate::integration::Integration;
@@ -29,6 +31,8 @@ pub struct Handles {
     pub input: Input,
     /// Cables of its network cards.
     pub links: Links,
+    /// Disks, and drives of discs.
+    pub disks: Disks,
     /// The screen, if there is one.
     pub display: Option<Display>,
     /// The balloon, if there is one, and the machine's memory in bytes.

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::Size;
+use crate::spec::{DiskSpec, Size};
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Subcommand)]
@@ -94,6 +94,12 @@ pub enum Request {
         /// What becomes of it
         state: LinkState,
     },
+    /// Add, remove and enlarge disks, and say which there are
+    #[command(subcommand)]
+    Disk(DiskTask),
+    /// Take the disc out of a DVD drive, and put another in
+    #[command(subcommand)]
+    Dvd(DvdTask),
     /// Copy a file of this machine into the guest
     Copy {
         /// The file
@@ -113,6 +119,57 @@ pub enum Request {
 
 fn default_frozen() -> u64 {
     60
+}
+
+/// What can be done with disks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Subcommand)]
+#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DiskTask {
+    /// Say which disks and drives there are
+    List,
+    /// Add a disk; the guest finds it by itself
+    Add {
+        /// The disk, as --disk has it
+        #[arg(value_name = "FILE[,OPTIONS]")]
+        disk: DiskSpec,
+    },
+    /// Take a disk away: what is under way ends first, and its file is free afterwards
+    Remove {
+        /// The disk: its number (LUN), its serial number, or its file as it was given
+        unit: String,
+    },
+    /// Enlarge a disk (raw images only); the guest sees it by itself
+    Resize {
+        /// The disk: its number (LUN), its serial number, or its file as it was given
+        unit: String,
+        /// What its image is to have, such as 20G [default: what it has by now]
+        #[serde(default)]
+        size: Option<Size>,
+    },
+}
+
+/// What can be done with the disc of a drive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Subcommand)]
+#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DvdTask {
+    /// Take the disc out
+    Eject {
+        /// The drive: its number (LUN) or its serial number [default: the only one]
+        #[serde(default)]
+        unit: Option<String>,
+        /// Take it even if the guest has locked it in, which is what it does while it is mounted
+        #[arg(long)]
+        #[serde(default)]
+        force: bool,
+    },
+    /// Put a disc into a drive that is empty, or whose tray the guest has opened
+    Insert {
+        /// The disc's image
+        file: PathBuf,
+        /// The drive: its number (LUN) or its serial number [default: the only one]
+        #[serde(default)]
+        unit: Option<String>,
+    },
 }
 
 /// What can be done with pairs.
@@ -253,6 +310,11 @@ pub enum Reply {
     },
     /// The addresses asked for.
     Addresses(Addresses),
+    /// Disks and drives: all, or the one that the request was about.
+    Disks {
+        /// They, by their numbers.
+        disks: Vec<DiskState>,
+    },
     /// A picture was written.
     Screenshot {
         /// Where.
@@ -345,6 +407,21 @@ impl ChannelState {
             index => format!("{}.{index}", self.device),
         }
     }
+}
+
+/// A disk, or a drive of discs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskState {
+    /// Its number on the controller (LUN).
+    pub unit: u8,
+    /// It is a drive of discs.
+    pub drive: bool,
+    /// Its serial number.
+    pub serial: String,
+    /// Bytes of the disk, or of the disc.
+    pub bytes: u64,
+    /// The image; none in a drive without a disc.
+    pub file: Option<String>,
 }
 
 /// How the machine and its guest are.
@@ -447,6 +524,7 @@ impl fmt::Display for Reply {
             Self::Screenshot { file, width, height } => {
                 writeln!(f, "{} ({width}x{height})", file.display())
             }
+            Self::Disks { disks } => disks.iter().try_for_each(|disk| write!(f, "{disk}")),
             Self::Channels { channels } => print_channels(f, channels),
             Self::Counters { channels } => print_counters(f, channels),
             Self::Balloon { ready, target, memory, available, committed } => {
@@ -463,6 +541,15 @@ impl fmt::Display for Reply {
                 writeln!(f, "{:<12} {} MiB", "promised", mib(*committed))
             }
         }
+    }
+}
+
+impl fmt::Display for DiskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { unit, drive, serial, bytes, file } = self;
+        let kind = if *drive { "drive" } else { "disk" };
+        let file = file.as_deref().unwrap_or("no disc");
+        writeln!(f, "{unit:>3} {kind:<5} {serial:<16} {bytes:>14} B  {file}")
     }
 }
 
@@ -532,6 +619,14 @@ mod tests {
         let (pool, key) = (Pool::Auto, "OSVersion".to_owned());
         let request: Request = serde_json::from_str(text).unwrap();
         assert_eq!(request, Request::Kvp(Kvp::Get { pool, key }));
+        let text = r#"{"command":"disk","operation":"add","disk":{"file":"a.img"}}"#;
+        let disk = "a.img".parse().unwrap();
+        let request: Request = serde_json::from_str(text).unwrap();
+        assert_eq!(request, Request::Disk(DiskTask::Add { disk }));
+        let text = r#"{"command":"disk","operation":"resize","unit":"0"}"#;
+        let request: Request = serde_json::from_str(text).unwrap();
+        let unit = "0".to_owned();
+        assert_eq!(request, Request::Disk(DiskTask::Resize { unit, size: None }));
         for wrong in [r#"{"command":"explode"}"#, r#"{"command":"shutdown","now":1}"#, "[]"] {
             assert!(serde_json::from_str::<Request>(wrong).is_err(), "{wrong}");
         }

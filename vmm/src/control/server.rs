@@ -128,6 +128,7 @@ fn say(mut client: &UnixStream, line: &Line) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::control::protocol::Reply;
+    use crate::disks::Disks;
     use crate::input::Input;
     use crate::integration::Integration;
     use crate::links::Links;
@@ -144,7 +145,8 @@ mod tests {
         let (integration, input) = (integration.unwrap(), input.unwrap());
         let traffic = Arc::new(Traffic::new(None));
         let (links, display, balloon) = (Links::default(), None, None);
-        let handles = Handles { integration, input, links, display, balloon, traffic };
+        let disks = Disks::open(&[], &[], 1).unwrap();
+        let handles = Handles { integration, input, links, disks, display, balloon, traffic };
         Server::start(path, &handles)
     }
 

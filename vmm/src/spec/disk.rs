@@ -123,6 +123,13 @@ impl FromStr for DiskSpec {
     }
 }
 
+impl DiskSpec {
+    /// Makes sure that it does not contradict itself.
+    pub fn check(&self) -> Result<(), DiskSpecError> {
+        check(std::slice::from_ref(self))
+    }
+}
+
 /// Makes sure that all `disks` can be used together. Whether each can be used at all is found out
 /// when it is opened.
 pub(super) fn check(disks: &[DiskSpec]) -> Result<(), DiskSpecError> {
