@@ -415,6 +415,33 @@ fn more_channels_than_there_are_are_not_granted() {
     assert_eq!((ask(u32::MAX).status, ask(u32::MAX).count), (Status::SUCCESS, 1));
 }
 
+/// A host of each age answers as it did in its time, and the guest asks on the same channel for older
+/// versions until one fits.
+#[test]
+fn nothing_newer_is_spoken_than_was_said() {
+    for newest in Version::ALL {
+        let mut pair = Pair::new(PairConfig { ram_pages: 8192, ..PairConfig::default() });
+        let instance = Guid::from_text_order(1);
+        let options = CardOptions { instance, mac: Mac(MAC), mtu: 9000, queues: 1 };
+        let card = NetworkCard::new(&options, Network::loopback());
+        pair.add(card.with_newest_version(newest));
+        let offer = *pair.connect(BusVersion::V5_3).offer(class::NETWORK);
+        let mut driver = Netvsc::open(&mut pair, &offer, 16);
+        for version in Version::ALL.into_iter().rev().filter(|version| *version > newest) {
+            let answer = driver.init(&mut pair, version);
+            assert_ne!(answer.status, Status::SUCCESS, "{version} of a host of {newest}");
+        }
+        let answer = driver.init(&mut pair, newest);
+        assert_eq!((answer.status, answer.version), (Status::SUCCESS, newest));
+        driver.configure(&mut pair, 1514, 0);
+        driver.share(&mut pair);
+        driver.initialize(&mut pair);
+        driver.set_filter(&mut pair, 0x0d);
+        driver.send_frame(&mut pair, &[], &frame(60));
+        assert_eq!(driver.frames(&mut pair).len(), 1, "{newest}");
+    }
+}
+
 /// Pulls the cable, and puts it back.
 #[test]
 fn the_guest_hears_of_its_link() {

@@ -160,12 +160,16 @@ impl Board {
         Ok(Self { vcpus, processors, engine, vm, memory, synic, has_screen })
     }
 
-    /// A bus for this machine, without devices, and the port by which it hears of its guest.
-    /// All that passes it goes into `capture`.
-    pub fn bus(&self, capture: Option<&Arc<Capture>>) -> Result<VmBus, BoardError> {
+    /// A bus for this machine, without devices, and the port by which it hears of its guest. It
+    /// speaks versions up to `newest_version`. All that passes it goes into `capture`.
+    pub fn bus(
+        &self,
+        newest_version: Version,
+        capture: Option<&Arc<Capture>>,
+    ) -> Result<VmBus, BoardError> {
         let port = Port::new().map_err(|source| BoardError::Host { what: "eventfd", source })?;
         let vp_count = self.vcpus.len() as u32;
-        let config = ServerConfig { vp_count, newest_version: Version::V6_0 };
+        let config = ServerConfig { vp_count, newest_version };
         let memory = self.memory.clone();
         VmBus::new(config, memory, &self.engine, &self.synic, Arc::new(port), capture)
             .map_err(|source| BoardError::Host { what: "connection for signals", source })

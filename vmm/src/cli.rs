@@ -10,7 +10,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use crate::control::protocol::Request;
 use crate::decode::DecodeArgs;
 use crate::smoke::args::SmokeArgs;
-use crate::spec::{FaultsSpec, HypervSpec, OnPanic, OnReset, SpecError, ValueError, VmSpec};
+use crate::spec::{
+    FaultsSpec, HypervSpec, OnPanic, OnReset, SpecError, ValueError, VersionArgs, VmSpec,
+};
 use crate::top::TopArgs;
 
 /// The program.
@@ -95,6 +97,10 @@ pub struct RunArgs {
     /// where that has all of it [default: auto]
     #[arg(long, value_name = "auto|kvm|userspace")]
     pub hyperv: Option<String>,
+
+    /// The newest versions that the host speaks.
+    #[command(flatten)]
+    pub versions: VersionArgs,
 
     /// Disk on the guest's VMBus SCSI controller: an image (raw, qcow2, vhd; vmdk and vhdx
     /// are only read) or a block device. Writes go to the qcow2 file of overlay=, which is made if
@@ -289,6 +295,7 @@ impl RunArgs {
         set("cpus", &self.cpus, &mut spec.cpus)?;
         set("memory", &self.memory, &mut spec.memory)?;
         set("hyperv", &self.hyperv, &mut spec.hyperv)?;
+        self.versions.apply(&mut spec.versions)?;
         set("serial", &self.serial, &mut spec.serial)?;
         set("on-panic", &self.on_panic, &mut spec.on_panic)?;
         set("integration", &self.integration, &mut spec.integration)?;

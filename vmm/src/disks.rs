@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use busway_block::{Disk, DiskOptions, Layer, OpenError};
 use busway_storage::{LunError, Luns, PlugError, StorageController, UnitState, Units};
 use busway_wire::Guid;
+use busway_wire::storvsc::Version;
 use log::error;
 
 use crate::bus::{News, Port, VmBus};
@@ -76,6 +77,12 @@ impl Disks {
         let channels = u16::try_from(cpus).unwrap_or(u16::MAX);
         let controller = StorageController::new(CONTROLLER, luns).with_channels(channels);
         Ok(Self { controller, without: Arc::default() })
+    }
+
+    /// The same, speaking versions of storvsc up to `newest`.
+    #[must_use]
+    pub fn speaking(self, newest: Version) -> Self {
+        Self { controller: self.controller.with_newest_version(newest), ..self }
     }
 
     /// Puts the controller on the bus, at once or when it has a unit.

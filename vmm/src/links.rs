@@ -80,13 +80,15 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
+    use busway_wire::nvsp::Version;
+
     use super::*;
     use crate::nets::Nets;
     use crate::spec::NetSpec;
 
     fn nets(specs: &[&str]) -> Nets {
         let specs: Vec<NetSpec> = specs.iter().map(|spec| spec.parse().unwrap()).collect();
-        Nets::open(&specs).unwrap()
+        Nets::open(&specs, Version::V6_1).unwrap()
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use busway_frames::{Network, OpenError};
 use busway_network::{CardOptions, Mac, NetworkCard};
 use busway_wire::Guid;
+use busway_wire::nvsp::Version;
 
 use crate::links::{Link, Links};
 use crate::spec::{MacSpec, NetSpec, NetworkSpec};
@@ -24,8 +25,8 @@ pub struct Nets {
 }
 
 impl Nets {
-    /// Opens the networks.
-    pub fn open(specs: &[NetSpec]) -> Result<Self, NetError> {
+    /// Opens the networks. The cards speak versions up to `newest`.
+    pub fn open(specs: &[NetSpec], newest: Version) -> Result<Self, NetError> {
         let mut same: HashMap<String, u32> = HashMap::new();
         let (mut cards, mut links) = (Vec::new(), Vec::new());
         for spec in specs {
@@ -36,6 +37,7 @@ impl Nets {
             let mac = mac.map_or(own_mac, |MacSpec(mac)| mac);
             let options = CardOptions { instance, mac, mtu: *mtu, queues: *queues };
             let card = NetworkCard::new(&options, open(network, *queues)?);
+            let card = card.with_newest_version(newest);
             links.push(Link { network: network.clone(), mac, control: card.link() });
             cards.push(card);
         }

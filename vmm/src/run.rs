@@ -168,8 +168,8 @@ pub fn run(
     spec.check()?;
     let script = spec.faults.as_ref().map(|faults| faults.read()).transpose()?;
     let mut files = BootFiles::open(spec)?;
-    let disks = Disks::open(&spec.disks, &spec.dvds, spec.cpus)?;
-    let nets = Nets::open(&spec.nets)?;
+    let disks = Disks::open(&spec.disks, &spec.dvds, spec.cpus)?.speaking(spec.versions.storage.0);
+    let nets = Nets::open(&spec.nets, spec.versions.network.0)?;
     let loaded = Loaded::new(spec, &mut files)?;
     let host = Host::open(kvm)?;
     let Choice { kind, reason } = host.choose(spec.hyperv)?;
@@ -269,7 +269,7 @@ impl Session {
         let (bell, drained) = (eventfd()?, eventfd()?);
         let (sender, events) = mpsc::channel();
         let mailbox = Mailbox::new(sender, clone(&bell)?);
-        let mut bus = board.bus(self.capture.as_ref())?;
+        let mut bus = board.bus(spec.versions.vmbus.0, self.capture.as_ref())?;
         if let Some(traffic) = &self.traffic {
             traffic.clear();
             bus.tap(traffic.clone());

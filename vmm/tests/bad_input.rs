@@ -119,6 +119,9 @@ const CASES: &[(&str, &[&str])] = &[
     ("decode nowhere.pcapng", &["nowhere.pcapng", "No such file"]),
     ("decode text", &["text", "byte 0", "no pcapng file"]),
     ("decode text --filter channel=disk", &["--filter", "channel=disk", "channel=NAME"]),
+    ("run --kernel bzImage --vmbus-version 7.0", &["--vmbus-version 7.0", "0.13, 1.1", "5.3, 6.0"]),
+    ("run --kernel bzImage --storage-version 7", &["--storage-version 7", "2.0, 4.2", "6.0, 6.2"]),
+    ("smoke --kernel bzImage --network-version 3", &["--network-version 3", "1, 2, 4.0", "6.1"]),
     ("run --kernel bzImage --serial tty", &["--serial tty", "stdio, null"]),
     ("run --kernel bzImage --on-panic sleep", &["--on-panic sleep", "exit or wait"]),
     ("run --kernel bzImage --disk nowhere.img", &["--disk", "nowhere.img", "correct the path"]),
@@ -241,13 +244,16 @@ fn is_root() -> bool {
 fn print_spec_and_spec_agree() {
     let bench = Bench::new("spec");
     let flags = "run --kernel bzImage --cpus 4 --memory 1G --disk disk.img,serial=A \
-                 --serial null --timeout 9 --on-panic wait --no-reboot --print-spec";
+                 --serial null --timeout 9 --on-panic wait --no-reboot \
+                 --vmbus-version 4.1 --network-version 5 --print-spec";
     let printed = bench.busway(flags).output().unwrap();
     assert_eq!(printed.status.code(), Some(0), "{}", stderr(&printed));
     bench.write("vm.json", &printed.stdout);
     let spec: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
     assert_eq!((&spec["on_reset"], &spec["on_panic"]), (&"exit".into(), &"wait".into()));
     assert_eq!((&spec["timeout"], &spec["serial"]), (&9.into(), &"null".into()));
+    let versions = serde_json::json!({"vmbus": "4.1", "storage": "6.2", "network": "5.0"});
+    assert_eq!(spec["versions"], versions);
     let again = bench.busway("run --spec vm.json --print-spec").output().unwrap();
     assert_eq!(again.stdout, printed.stdout);
     let changed = bench.busway("run --spec vm.json --cpus 2 --print-spec").output().unwrap();

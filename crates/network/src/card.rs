@@ -7,6 +7,7 @@ use std::sync::Arc;
 use busway_frames::Network;
 use busway_vmbus::{ChannelHandler, Device, Fault, Offer, Opening};
 use busway_wire::control::layout::OfferFlags;
+use busway_wire::nvsp::Version;
 use busway_wire::{Guid, class};
 
 use crate::MAX_MTU;
@@ -51,11 +52,19 @@ impl NetworkCard {
             mac,
             mtu: mtu.clamp(68, MAX_MTU),
             channels: queues.clamp(1, most),
+            newest_version: Version::V6_1,
             offloads: network.offloads(),
             name: network.name().to_owned(),
         };
         let shared = Arc::new(Shared::new(Settings::new(mac), nature.channels));
         Self { instance, nature: Arc::new(nature), network, shared }
+    }
+
+    /// The same, speaking versions of NVSP up to `newest`, as an older host does.
+    #[must_use]
+    pub fn with_newest_version(mut self, newest: Version) -> Self {
+        Arc::make_mut(&mut self.nature).newest_version = newest;
+        self
     }
 
     /// Its cable's plug.

@@ -83,6 +83,8 @@ pub(crate) struct Nature {
     pub(crate) mtu: u16,
     /// Channels at most.
     pub(crate) channels: u16,
+    /// The newest version that is spoken.
+    pub(crate) newest_version: Version,
     /// Whether its network computes checksums and cuts.
     pub(crate) offloads: bool,
     /// What the user calls it.

@@ -83,7 +83,9 @@ pub(crate) fn take(
 }
 
 fn init(Init { min, max }: Init, nature: &Nature, shared: &Shared) -> Message {
-    let known = Version::ALL.iter().rev().find(|version| (min..=max).contains(version));
+    let is_spoken =
+        |version: &&Version| **version <= nature.newest_version && (min..=max).contains(*version);
+    let known = Version::ALL.iter().rev().find(is_spoken);
     if let Some(&version) = known {
         shared.change(|settings| {
             let ports = std::mem::take(&mut settings.ports);

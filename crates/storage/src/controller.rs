@@ -7,6 +7,7 @@ use std::sync::Arc;
 use busway_block::Queue;
 use busway_vmbus::{ChannelHandler, Device, Fault, Offer, Opening};
 use busway_wire::control::layout::OfferFlags;
+use busway_wire::storvsc::Version;
 use busway_wire::{Guid, class};
 
 use crate::channel::StorageChannel;
@@ -29,13 +30,20 @@ pub struct StorageController {
     instance: Guid,
     depth: usize,
     channels: u16,
+    newest_version: Version,
     shared: Arc<Shared>,
 }
 
 impl StorageController {
     /// A controller with the units `luns`. Guests know it again by `instance`.
     pub fn new(instance: Guid, luns: Luns) -> Self {
-        Self { instance, depth: QUEUE_DEPTH, channels: 1, shared: Arc::new(Shared::new(luns)) }
+        Self {
+            instance,
+            depth: QUEUE_DEPTH,
+            channels: 1,
+            newest_version: Version::V6_2,
+            shared: Arc::new(Shared::new(luns)),
+        }
     }
 
     /// Its units, for who changes them while the guest runs.
@@ -48,6 +56,13 @@ impl StorageController {
     #[must_use]
     pub fn with_channels(mut self, channels: u16) -> Self {
         self.channels = channels.clamp(1, MAX_CHANNELS);
+        self
+    }
+
+    /// The same, speaking versions up to `newest`, as an older host does.
+    #[must_use]
+    pub const fn with_newest_version(mut self, newest: Version) -> Self {
+        self.newest_version = newest;
         self
     }
 
@@ -68,7 +83,7 @@ impl Device for StorageController {
     fn open(&mut self, opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {
         let queue = Queue::with_places(self.depth, PLACES);
         let handshake = match opening.subchannel {
-            0 => Handshake::new(self.channels - 1),
+            0 => Handshake::new(self.channels - 1, self.newest_version),
             _ => Handshake::over(),
         };
         let port = Arc::new(Port::new(opening.subchannel == 0)?);

@@ -26,17 +26,20 @@ pub(crate) struct Handshake {
     /// Subchannels that the guest may still ask for, and those that it may have in all.
     left: u16,
     most: u16,
+    newest: Version,
 }
 
 impl Handshake {
-    /// That of a primary channel, which may have up to `subchannels` subchannels.
-    pub(crate) const fn new(subchannels: u16) -> Self {
-        Self { phase: Phase::Closed, left: subchannels, most: subchannels }
+    /// That of a primary channel, which may have up to `subchannels` subchannels, by a host that
+    /// speaks versions up to `newest`.
+    pub(crate) const fn new(subchannels: u16, newest: Version) -> Self {
+        Self { phase: Phase::Closed, left: subchannels, most: subchannels, newest }
     }
 
     /// That of a subchannel: commands may come at once.
     pub(crate) const fn over() -> Self {
-        Self { phase: Phase::Ready(Version::V6_2), left: 0, most: 0 }
+        let newest = Version::V6_2;
+        Self { phase: Phase::Ready(newest), left: 0, most: 0, newest }
     }
 
     /// Whether it is over, so that commands may come.
@@ -65,7 +68,8 @@ impl Handshake {
             // A guest asks for one version after another, and may ask again for an older one.
             (Operation::QUERY_PROTOCOL_VERSION, Phase::Begun | Phase::Versioned(_)) => {
                 let query: ProtocolVersion = request.body();
-                let answer = if query.version.is_known() {
+                let is_spoken = query.version.is_known() && query.version <= self.newest;
+                let answer = if is_spoken {
                     self.enter(Phase::Versioned(query.version))
                 } else {
                     Packet::answer(NtStatus::REVISION_MISMATCH)
@@ -73,7 +77,9 @@ impl Handshake {
                 answer.with_body(&query)
             }
             (Operation::QUERY_PROPERTIES, Phase::Versioned(version)) => {
-                let most = self.most;
+                // Older guests know of none.
+                let most = if version >= Version::V5_1 { self.most } else { 0 };
+                self.left = most;
                 self.enter(Phase::Described(version)).with_body(&properties(most))
             }
             (Operation::END_INITIALIZATION, Phase::Described(version)) => {
@@ -156,7 +162,7 @@ mod tests {
     #[test]
     fn every_version_gets_through() {
         for version in [0x0200, 0x0402, 0x0501, 0x0600, 0x0602] {
-            let mut handshake = Handshake::new(0);
+            let mut handshake = Handshake::new(0, Version::V6_2);
             assert_eq!(ask(&mut handshake, 7, 0), 0);
             assert_eq!(ask(&mut handshake, 9, version), 0);
             assert_eq!(ask(&mut handshake, 10, 0), 0);
@@ -168,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_version_that_is_not_spoken_is_refused_and_the_next_one_taken() {
-        let mut handshake = Handshake::new(0);
+        let mut handshake = Handshake::new(0, Version::V6_2);
         ask(&mut handshake, 7, 0);
         assert_ne!(ask(&mut handshake, 9, 0x0700), 0);
         assert_ne!(ask(&mut handshake, 10, 0), 0, "there is no version yet");
@@ -178,11 +184,23 @@ mod tests {
         assert_eq!(ask(&mut handshake, 9, 0x0501), 0);
     }
 
+    #[test]
+    fn nothing_newer_is_spoken_than_was_said() {
+        for newest in Version::ALL {
+            let mut handshake = Handshake::new(0, newest);
+            ask(&mut handshake, 7, 0);
+            for version in Version::ALL {
+                let refused = ask(&mut handshake, 9, version.0) != 0;
+                assert_eq!(refused, version > newest, "{version} of a host of {newest}");
+            }
+        }
+    }
+
     /// Offsets of `struct vmstorage_channel_properties` in the packet.
     #[test]
     fn properties_tell_the_transfer_length_and_the_subchannels() {
         for (subchannels, flags) in [(0, 0), (3, 1)] {
-            let mut handshake = Handshake::new(subchannels);
+            let mut handshake = Handshake::new(subchannels, Version::V6_2);
             ask(&mut handshake, 7, 0);
             ask(&mut handshake, 9, 0x0602);
             let (answer, _) = handshake.answer(&request(10, 0));
@@ -196,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_is_out_of_turn_is_refused_and_changes_nothing() {
-        let mut handshake = Handshake::new(0);
+        let mut handshake = Handshake::new(0, Version::V6_2);
         for operation in [3, 4, 5, 6, 8, 9, 10, 13] {
             assert_eq!(ask(&mut handshake, operation, 0x0602), 0xc000_0184, "{operation}");
         }
@@ -212,7 +230,7 @@ mod tests {
 
     #[test]
     fn subchannels_are_granted_up_to_the_most_and_none_is_fine() {
-        let mut handshake = Handshake::new(3);
+        let mut handshake = Handshake::new(3, Version::V6_2);
         for (operation, body) in [(7, 0), (9, 0x0602), (10, 0), (8, 0)] {
             ask(&mut handshake, operation, body);
         }
@@ -227,6 +245,21 @@ mod tests {
         assert_eq!(wants(1), (0, 1));
     }
 
+    /// Source: Linux `drivers/scsi/storvsc_drv.c` (`storvsc_channel_init`).
+    #[test]
+    fn guests_from_before_subchannels_get_none() {
+        for (version, most) in [(0x0200, 0), (0x0402, 0), (0x0501, 3), (0x0602, 3)] {
+            let mut handshake = Handshake::new(3, Version::V6_2);
+            ask(&mut handshake, 7, 0);
+            ask(&mut handshake, 9, version);
+            let (answer, _) = handshake.answer(&request(10, 0));
+            let flags = u8::from(most != 0);
+            assert_eq!(answer.as_bytes()[16..24], [most, 0, 0, 0, flags, 0, 0, 0]);
+            ask(&mut handshake, 8, 0);
+            assert_eq!(ask(&mut handshake, 13, 1) == 0, most != 0, "{version:#x}");
+        }
+    }
+
     #[test]
     fn a_subchannel_takes_commands_at_once_and_has_no_subchannels() {
         let mut handshake = Handshake::over();
@@ -237,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_no_guest_may_send_is_refused() {
-        let mut handshake = Handshake::new(0);
+        let mut handshake = Handshake::new(0, Version::V6_2);
         for operation in [0, 1, 2, 11, 12, 14, u32::MAX] {
             assert_eq!(ask(&mut handshake, operation, 0), 0xc000_0010, "{operation}");
         }

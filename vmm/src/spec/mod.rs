@@ -15,6 +15,7 @@ mod raw;
 mod serial;
 mod size;
 mod strict;
+mod versions;
 
 use std::fs::File;
 use std::io;
@@ -32,6 +33,7 @@ pub use raw::{ClassGuid, RawSpec};
 pub use serial::SerialSpec;
 pub use size::Size;
 pub use strict::Strictness;
+pub use versions::{Newest, VersionArgs, VersionsSpec};
 
 /// A value that cannot be understood: what is wrong, and what would be right.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +61,9 @@ pub struct VmSpec {
     /// Who implements Hyper-V.
     #[serde(default)]
     pub hyperv: HypervSpec,
+    /// The newest versions that the host speaks.
+    #[serde(default)]
+    pub versions: VersionsSpec,
     /// Disks, in the order in which the guest finds them.
     #[serde(default)]
     pub disks: Vec<DiskSpec>,
@@ -261,6 +266,7 @@ impl VmSpec {
             cpus: default_cpus(),
             memory: default_memory(),
             hyperv: HypervSpec::default(),
+            versions: VersionsSpec::default(),
             disks: Vec::new(),
             dvds: Vec::new(),
             nets: Vec::new(),
