@@ -12,7 +12,7 @@ use crate::case::{Case, Outcome, tests};
 tests![all_of_a_boot_is_recorded_and_understood, a_capture_that_was_cut_is_named];
 
 /// Every record of `file`, by `busway decode`, and its status.
-fn decode(case: &Case, file: &std::path::Path) -> (Option<i32>, Vec<Value>, String) {
+pub(crate) fn decode(case: &Case, file: &std::path::Path) -> (Option<i32>, Vec<Value>, String) {
     let output = Command::new("busway").arg("decode").arg(file).arg("--json").output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     case.transcript().line(&stderr);

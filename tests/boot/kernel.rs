@@ -87,4 +87,15 @@ impl Kernel {
             _ => vmbus >= 0x4_0000,
         }
     }
+
+    /// Whether it speaks this version of storvsc.
+    ///
+    /// Source: `drivers/scsi/storvsc_drv.c` of each.
+    pub(crate) fn speaks_storage(&self, version: (u32, u32)) -> bool {
+        match self.version {
+            (..=5, _) => true,
+            (6, ..=12) => version >= (5, 1),
+            _ => version >= (6, 0),
+        }
+    }
 }

@@ -44,6 +44,7 @@ mod strict;
 mod survey;
 mod tap;
 mod terminal;
+mod versions;
 mod video;
 mod vnc;
 
@@ -74,6 +75,7 @@ const TESTS: [&[Test]; 18] = [
     faults::TESTS,
     video::TESTS,
     raw::TESTS,
+    versions::TESTS,
     everything::TESTS,
     strict::TESTS,
 ];

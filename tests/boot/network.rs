@@ -37,7 +37,7 @@ fn guest<'a>(case: &'a Case, tap: &Tap, words: &str) -> Guest<'a> {
 
 /// `script` behind what the network tests share, with the words `HOST`, `GUEST`, `PUSH`, `PULL` and
 /// `ECHO` replaced by addresses.
-fn script(tap: &Tap, script: &str) -> String {
+pub(crate) fn script(tap: &Tap, script: &str) -> String {
     let host = tap.host();
     let script = script
         .replace("PUSH", &format!("{host}:{PUSH}"))
