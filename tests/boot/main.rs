@@ -57,7 +57,7 @@ use case::Test;
 use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
-const TESTS: [&[Test]; 18] = [
+const TESTS: &[&[Test]] = &[
     life_cycle::TESTS,
     machine::TESTS,
     detection::TESTS,
@@ -86,7 +86,8 @@ fn main() -> ExitCode {
     let kernels: &'static [Kernel] = Kernel::all().leak();
     let trials = kernels.iter().flat_map(|kernel| {
         TESTS
-            .into_iter()
+            .iter()
+            .copied()
             .flatten()
             .map(|test| Trial::ignorable_test(test.name_on(kernel), || case::run(test, kernel)))
     });
