@@ -27,6 +27,7 @@ mod everything;
 mod faults;
 mod guest;
 mod harness;
+mod hotplug;
 mod image;
 mod input;
 mod integration;
@@ -63,6 +64,7 @@ const TESTS: &[&[Test]] = &[
     detection::TESTS,
     bus::TESTS,
     storage::TESTS,
+    hotplug::TESTS,
     network::TESTS,
     integration::TESTS,
     daemons::TESTS,
