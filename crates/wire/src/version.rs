@@ -3,7 +3,6 @@
 //! Versions of the VMBus protocol and the features of 6.0.
 
 use std::fmt;
-use std::str::FromStr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -99,24 +98,6 @@ impl fmt::Debug for Version {
     }
 }
 
-/// The text names no version of the protocol; `0` is what was given.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "'{0}' is no VMBus version: expected one of 0.13, 1.1, 2.4, 3.0, 4.0, 4.1, 5.0, 5.1, 5.2, 5.3, 6.0"
-)]
-pub struct ParseVersionError(pub String);
-
-impl FromStr for Version {
-    type Err = ParseVersionError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|version| version.to_string() == text)
-            .ok_or_else(|| ParseVersionError(text.to_owned()))
-    }
-}
-
 bitflags::bitflags! {
     /// What both ends may agree on from version 6.0 (INITIATE_CONTACT and VERSION_RESPONSE).
     ///
@@ -152,8 +133,6 @@ mod tests {
         assert_eq!(Version::V5_3.0, 0x50003);
         assert_eq!(Version::V0_13.to_string(), "0.13");
         assert!(Version::V0_13 < Version::V1_1 && Version::V5_3 < Version::V6_0);
-        assert_eq!("2.4".parse(), Ok(Version::V2_4));
-        assert!("7.0".parse::<Version>().is_err());
         assert!(!Version::new(5, 4).is_known());
     }
 }
