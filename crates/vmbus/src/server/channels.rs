@@ -67,16 +67,28 @@ pub(super) struct Channel {
     pub(super) offer: Offer,
     /// 0 for a primary channel.
     pub(super) subchannel_index: u16,
+    pub(super) primary: Option<ChannelKey>,
     pub(super) subchannels: Vec<ChannelKey>,
+    /// Subchannels that were revoked and may still be in use.
+    pub(super) leaving: Vec<ChannelKey>,
     pub(super) relid: Option<u16>,
     pub(super) state: State,
     pub(super) listing: Listing,
 }
 
 impl Channel {
-    pub(super) const fn new(offer: Offer, subchannel_index: u16) -> Self {
-        let (state, listing) = (State::Closed, Listing::Offered);
-        Self { offer, subchannel_index, subchannels: Vec::new(), relid: None, state, listing }
+    pub(super) fn new(offer: Offer, subchannel: Option<(ChannelKey, u16)>) -> Self {
+        let (primary, subchannel_index) = subchannel.unzip();
+        Self {
+            offer,
+            subchannel_index: subchannel_index.unwrap_or_default(),
+            primary,
+            subchannels: Vec::new(),
+            leaving: Vec::new(),
+            relid: None,
+            state: State::Closed,
+            listing: Listing::Offered,
+        }
     }
 
     /// Whether it is a socket: used once.
@@ -220,7 +232,7 @@ impl Server {
     /// CLOSE has no answer; the guest goes on with the teardown of its ring, which has one.
     pub(super) fn close_channel(&mut self, relid: u32) -> Result<(), ControlError> {
         let kind = MessageType::CLOSE_CHANNEL;
-        if self.relids.get_mut(relid).is_some_and(|slot| slot.rescinded) {
+        if self.relids.get(relid).is_some_and(|slot| slot.key.is_none()) {
             // Linux closes a socket's channel when it has been rescinded, and so may any guest
             // that was about to.
             return Ok(());

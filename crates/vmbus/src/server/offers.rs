@@ -27,7 +27,7 @@ impl Server {
         if let Some(primary) = subchannel.and_then(|(key, _)| self.channels.get_mut(&key)) {
             primary.subchannels.push(key);
         }
-        self.channels.insert(key, Channel::new(offer, subchannel.map_or(0, |(_, index)| index)));
+        self.channels.insert(key, Channel::new(offer, subchannel));
         if self.offers_requested() {
             self.send_offer(key);
         }
@@ -81,7 +81,12 @@ impl Server {
         let Some(channel) = self.channels.get_mut(&key) else {
             return;
         };
-        for child in std::mem::take(&mut channel.subchannels) {
+        let mut children = std::mem::take(&mut channel.subchannels);
+        children.retain(|child| self.channels.contains_key(child));
+        if let Some(channel) = self.channels.get_mut(&key) {
+            channel.leaving.extend(&children);
+        }
+        for child in children {
             self.revoke(child);
         }
     }
@@ -91,38 +96,44 @@ impl Server {
             return;
         };
         channel.listing = listing;
-        if let Some(relid) = channel.relid
-            && let Some(slot) = self.relids.get_mut(relid.into())
-            && !slot.rescinded
-        {
-            slot.rescinded = true;
-            self.post(HostMessage::Rescind(Relid { relid: relid.into() }));
-        }
         self.close(key);
         self.forget_if_done(key);
     }
 
     /// Ends what a withdrawn channel leaves behind, once it is closed: its hold on the relid, and
     /// the channel itself if it was revoked.
+    ///
+    /// RESCIND comes no sooner: Linux takes it to mean that the host uses the channel's memory no
+    /// more, and frees rings and buffers without a GPADL_TEARDOWN (`vmbus_teardown_gpadl`). A
+    /// primary channel's buffers are used by its subchannels too.
     pub(super) fn forget_if_done(&mut self, key: ChannelKey) {
         let Some(channel) = self.channels.get_mut(&key) else {
             return;
         };
-        if channel.listing == Listing::Offered || !matches!(channel.state, State::Closed) {
+        let in_use = !matches!(channel.state, State::Closed) || !channel.leaving.is_empty();
+        if channel.listing == Listing::Offered || in_use {
             return;
         }
-        let revoked = channel.listing == Listing::Revoked;
+        let (revoked, primary) = (channel.listing == Listing::Revoked, channel.primary);
         if let Some(relid) = channel.relid.take()
             && let Some(slot) = self.relids.get_mut(relid.into())
         {
             slot.key = None;
-            if slot.released {
-                self.relids.free(relid);
-            }
+            self.post(HostMessage::Rescind(Relid { relid: relid.into() }));
         }
         if revoked {
             self.channels.remove(&key);
             self.actions.push_back(Action::Gone(key));
+            if let Some(primary) = primary {
+                self.child_has_gone(primary, key);
+            }
+        }
+    }
+
+    fn child_has_gone(&mut self, primary: ChannelKey, child: ChannelKey) {
+        if let Some(channel) = self.channels.get_mut(&primary) {
+            channel.leaving.retain(|key| *key != child);
+            self.forget_if_done(primary);
         }
     }
 
@@ -173,10 +184,6 @@ impl Server {
             self.free_relid(relid);
             return Ok(());
         };
-        if slot.rescinded {
-            slot.released = true;
-            return Ok(());
-        }
         let Some(channel) = self.channels.get_mut(&key) else {
             return Err(ControlError::NoChannel { kind, relid });
         };

@@ -14,12 +14,8 @@ const RELID_COUNT: usize = 2048;
 /// A relid in use.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// The channel; none once it was rescinded and closed.
+    /// The channel; none once it was closed and rescinded, when RELID_RELEASED is still to come.
     pub(super) key: Option<ChannelKey>,
-    /// The offer was withdrawn; RELID_RELEASED is still to come.
-    pub(super) rescinded: bool,
-    /// RELID_RELEASED came while the channel was still closing.
-    pub(super) released: bool,
     pub(super) gpadls: BTreeMap<GpadlId, GpadlEntry>,
 }
 
@@ -66,7 +62,7 @@ impl Relids {
         let (word, bits) = (0..).zip(&self.taken).find(|(_, bits)| **bits != u64::MAX)?;
         let relid = u16::try_from(word * 64 + bits.trailing_ones()).ok()?;
         let gpadls = BTreeMap::new();
-        let slot = Slot { key: Some(key), rescinded: false, released: false, gpadls };
+        let slot = Slot { key: Some(key), gpadls };
         *self.slots.get_mut(usize::from(relid))? = Some(slot);
         self.set_taken(relid, true);
         Some(relid)

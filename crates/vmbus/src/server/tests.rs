@@ -561,34 +561,53 @@ fn a_machine_reset_says_nothing_to_anybody() {
     assert_eq!(host.messages(), [], "whoever asked for UNLOAD is gone");
 }
 
+/// Linux frees a rescinded channel's rings and buffers without asking.
+#[test]
+fn a_channel_is_rescinded_when_nothing_of_it_is_in_use() {
+    let (mut host, key) = Host::open(Version::V5_3);
+    host.server.revoke(key);
+    let (messages, actions) = host.drain();
+    assert_eq!(messages, []);
+    assert!(matches!(actions.as_slice(), [Action::Close(_)]));
+    assert!(matches!(host.send(&[13, 0, 1]), Err(ControlError::ChannelState { .. })));
+    host.send(&[7, 0, 1]).unwrap();
+    host.complete(Completion::Closed(key));
+    let (messages, actions) = host.drain();
+    assert_eq!(messages, [rescind(1)]);
+    assert!(matches!(actions.as_slice(), [Action::Gone(_)]));
+}
+
+/// A card's subchannels write into the buffer that was shared over its primary channel.
+#[test]
+fn a_primary_channel_is_rescinded_after_its_subchannels_are_closed() {
+    let (mut host, key) = Host::open(Version::V5_3);
+    let child = host.server.offer(disk(), Some((key, 1)));
+    host.gpadl(2, 0x20, &[11, 12, 13, 14, 15, 16, 17, 18]).unwrap();
+    host.send(&open(2, 0x20, 4, 2)).unwrap();
+    host.server.complete(Completion::Opened(child, true));
+    host.drain();
+    host.server.revoke(key);
+    host.complete(Completion::Closed(key));
+    assert_eq!(host.messages(), []);
+    host.complete(Completion::Closed(child));
+    let (messages, actions) = host.drain();
+    assert_eq!(messages, [rescind(2), rescind(1)]);
+    assert!(matches!(actions.as_slice(), [Action::Gone(first), Action::Gone(second)]
+        if (*first, *second) == (child, key)));
+}
+
 #[test]
 fn a_revoked_relid_is_reused_only_after_its_release() {
     let (mut host, key) = Host::open(Version::V5_3);
     host.server.revoke(key);
-    let (messages, actions) = host.drain();
-    assert_eq!(messages, [rescind(1)]);
-    assert!(matches!(actions.as_slice(), [Action::Close(_)]));
+    host.complete(Completion::Closed(key));
+    host.drain();
     host.server.offer(disk(), None);
     assert_eq!(relids(&host.messages()), [2], "1 is not released");
-    host.complete(Completion::Closed(key));
-    let (_, actions) = host.drain();
-    assert!(matches!(actions.as_slice(), [Action::Gone(_)]));
-
+    host.send(&[7, 0, 1]).unwrap();
     host.send(&[11, 0, 1, 0x10]).unwrap();
     assert_eq!(host.messages(), [torndown(0x10)], "a late teardown is answered");
     host.send(&[13, 0, 1]).unwrap();
-    host.server.offer(Offer::new(class::SCSI, Guid::from_text_order(2)), None);
-    assert_eq!(relids(&host.messages()), [1]);
-}
-
-#[test]
-fn a_release_before_the_close_is_complete_counts_after_it() {
-    let (mut host, key) = Host::open(Version::V5_3);
-    host.server.revoke(key);
-    host.send(&[13, 0, 1]).unwrap();
-    host.server.offer(disk(), None);
-    assert_eq!(relids(&host.messages()), [2]);
-    host.complete(Completion::Closed(key));
     host.server.offer(Offer::new(class::SCSI, Guid::from_text_order(2)), None);
     assert_eq!(relids(&host.messages()), [1]);
 }
