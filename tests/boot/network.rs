@@ -21,6 +21,7 @@ tests![
     the_card_comes_and_goes_under_traffic,
     only_frames_that_are_wanted_come_in,
     the_cable_is_pulled_and_put_back,
+    a_card_is_taken_under_traffic_and_comes_back,
 ];
 
 const SCRIPT: &str = include_str!("network.sh");
@@ -333,5 +334,55 @@ fn the_cable_is_pulled_and_put_back(case: &Case) -> Outcome {
     let report = guest.end();
     assert_eq!(report.all("began"), ["1", "0"]);
     assert_eq!((script_status(&report), report.status), (Some(0), 0));
+    Ok(())
+}
+
+/// F60, by the host's hand: the guest lets go of a card that is rescinded while frames pass, and finds one
+/// that is added. The relid is free again, and the card is the one it was.
+fn a_card_is_taken_under_traffic_and_comes_back(case: &Case) -> Outcome {
+    let (tap, control) = (Tap::new(false)?, case.control());
+    let name = format!("tap={}", tap.name());
+    let guest = guest(case, &tap, "").cpus(2).flag("--control").flag(control.path());
+    let mut guest = guest.start(&script(
+        &tap,
+        "relids() { ls -d $bus/*/channels/* | sed 's/.*\\///' | sort -n | tr '\\n' ' '; }
+        up GUEST
+        push PUSH length=FEW
+        before=$(relids)
+        fact before $(cat /sys/class/net/$card/address)
+        device=$(bound_to hv_netvsc)
+        ping -A HOST >/dev/null 2>&1 &
+        agent pull PULL length=100m >/dev/null 2>&1 &
+        echo step=remove
+        until [ ! -e $device ]; do usleep 50000; done
+        killall ping agent || true
+        echo step=add
+        until card=$(ls /sys/class/net | grep eth); do usleep 50000; done
+        up GUEST
+        push PUSH length=FEW
+        pull PULL length=FEW
+        fact after $(cat /sys/class/net/$card/address)
+        fact same $([ \"$(relids)\" = \"$before\" ] && echo yes || echo \"$before / $(relids)\")
+        dmesg | grep -E 'BUG:|WARNING: CPU|Call Trace|blocked for more|Oops' && fact complaint yes || true",
+    ));
+    guest.wait_for("step=remove");
+    control.ask(&["net", "remove", &name]);
+    assert_eq!(control.ask(&["net", "list"])["done"]["cards"].as_array().unwrap().len(), 0);
+    guest.wait_for("step=add");
+    // The TAP is free once the host's end of the channel is closed, which the guest does not wait for.
+    let added = loop {
+        guest.has_time();
+        let (status, line) = control.run(&["net", "add", &name]);
+        if status == Some(0) {
+            break line;
+        }
+        assert!(line["failed"].as_str().unwrap().contains("in use"), "{line}");
+    };
+    assert_eq!(added["done"]["cards"][0]["network"], *name, "{added}");
+    let report = guest.end();
+    assert_eq!((report.status, script_status(&report)), (0, Some(0)));
+    assert_eq!(report.fact("before"), report.fact("after"));
+    assert_eq!(report.fact("same"), "yes");
+    assert!(report.all("complaint").is_empty());
     Ok(())
 }

@@ -296,7 +296,14 @@ fn hot_removal_and_return() {
     assert_eq!(pair.open_channels(), 0);
     pair.release(offer.relid);
     pair.add(Echo::default());
-    assert_eq!(pair.expect_offer().relid, offer.relid);
+    let again = pair.expect_offer();
+    assert_eq!(again.relid, offer.relid);
+    let _channel = pair.open(&again, 4, 0).unwrap();
+    // By who knows nothing but the device.
+    pair.bus.remove_instance(again.instance);
+    assert_eq!(pair.expect_rescind(), again.relid);
+    pair.work();
+    assert_eq!(pair.open_channels(), 0);
 }
 
 #[test]

@@ -3,12 +3,15 @@
 //! The cables of the machine's network cards, which outlive its resets.
 
 use busway_network::{LinkControl, Mac};
+use busway_wire::Guid;
 
 use crate::spec::NetworkSpec;
 
-/// A card's cable, and by what its user knows the card.
+/// A card's cable, and by what its user and its guest know the card.
 #[derive(Clone, Debug)]
 pub struct Link {
+    /// The card's instance.
+    pub instance: Guid,
     /// Where the cable leads, as `--net` said it.
     pub network: NetworkSpec,
     /// The card's own address, as the guest found it.
@@ -56,14 +59,14 @@ impl Links {
         self.0.iter()
     }
 
-    /// The plug of the card that has the address `name`, or the network that `--net` calls so.
-    pub fn find(&self, name: &str) -> Result<&LinkControl, LinkError> {
+    /// The card that has the address `name`, or the network that `--net` calls so.
+    pub fn find(&self, name: &str) -> Result<&Link, LinkError> {
         let either = |names: Vec<String>| names.join(" or ");
         let mac = name.parse::<Mac>().ok();
         let is_meant = |link: &&Link| mac == Some(link.mac) || link.network.to_string() == name;
         let found: Vec<_> = self.iter().filter(is_meant).collect();
         match found[..] {
-            [link] => Ok(&link.control),
+            [link] => Ok(link),
             [] if self.0.is_empty() => Err(LinkError::NoCards),
             [] => {
                 let text = |link: &Link| format!("{} ({})", link.mac, link.network);
@@ -95,8 +98,8 @@ mod tests {
     fn a_card_is_found_by_its_address_and_by_its_network() {
         let nets = nets(&["loopback,mac=02:00:00:00:00:07"]);
         let links = nets.links();
-        links.find("loopback").unwrap().set_up(false);
-        assert!(!links.find("02:00:00:00:00:07").unwrap().is_up());
+        links.find("loopback").unwrap().control.set_up(false);
+        assert!(!links.find("02:00:00:00:00:07").unwrap().control.is_up());
         let error = links.find("tap=tap0").unwrap_err().to_string();
         assert!(error.contains("'tap=tap0': give 02:00:00:00:00:07 (loopback)"), "{error}");
         assert_eq!(Links::default().find("loopback").unwrap_err(), LinkError::NoCards);
@@ -107,7 +110,7 @@ mod tests {
         let nets = nets(&["loopback,mac=02:00:00:00:00:07", "loopback,mac=02:00:00:00:00:08"]);
         let error = nets.links().find("loopback").unwrap_err().to_string();
         assert!(error.contains("02:00:00:00:00:07 or 02:00:00:00:00:08"), "{error}");
-        nets.links().find("02:00:00:00:00:08").unwrap().set_up(false);
-        assert!(nets.links().find("02:00:00:00:00:07").unwrap().is_up());
+        nets.links().find("02:00:00:00:00:08").unwrap().control.set_up(false);
+        assert!(nets.links().find("02:00:00:00:00:07").unwrap().control.is_up());
     }
 }

@@ -8,9 +8,9 @@ use anyhow::Context;
 use busway::check::Report;
 use busway::cli::{CheckArgs, Cli, Command, CtlArgs, RunArgs, Task};
 use busway::control::client::{Client, Ending};
-use busway::control::protocol::{DiskTask, DvdTask, Request};
+use busway::control::protocol::{DiskTask, DvdTask, NetTask, Request};
 use busway::smoke::args::SmokeArgs;
-use busway::spec::VmSpec;
+use busway::spec::{NetSpec, NetworkSpec, VmSpec};
 use clap::Parser;
 use clap::error::ErrorKind;
 
@@ -107,6 +107,9 @@ fn absolute(request: &Request) -> anyhow::Result<Request> {
         | Request::Dvd(DvdTask::Insert { file, .. }) => vec![file],
         Request::Disk(DiskTask::Add { disk }) => {
             [&mut disk.file].into_iter().chain(&mut disk.overlay).collect()
+        }
+        Request::Net(NetTask::Add { net: NetSpec { network: NetworkSpec::Socket(path), .. } }) => {
+            vec![path]
         }
         _ => Vec::new(),
     };

@@ -1,57 +1,120 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The machine's network cards: their networks are opened once, whatever happens to the machine.
+//! The machine's network cards. Their networks are opened once, whatever happens to the machine; cards
+//! come and go while it runs.
 
-use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use busway_frames::{Network, OpenError};
 use busway_network::{CardOptions, Mac, NetworkCard};
 use busway_wire::Guid;
 use busway_wire::nvsp::Version;
 
-use crate::links::{Link, Links};
-use crate::spec::{MacSpec, NetSpec, NetworkSpec};
+use crate::bus::{News, Port, VmBus};
+use crate::links::{Link, LinkError, Links};
+use crate::lock;
+use crate::spec::{MacSpec, NetSpec, NetSpecError, NetworkSpec, check_nets};
 
-/// A network of the description cannot be had.
+/// A card cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("--net")]
-pub struct NetError(#[from] OpenError);
+pub enum NetError {
+    /// Its network cannot.
+    #[error("--net")]
+    Open(#[from] OpenError),
+    /// It contradicts itself, or another card.
+    #[error(transparent)]
+    Spec(#[from] NetSpecError),
+}
 
-/// Cards on open networks. Dropping it ends what was started for them.
-#[derive(Debug)]
+/// Cards on open networks. Clones are the same cards; what was started for a card ends when it is removed,
+/// or with the last clone.
+#[derive(Clone)]
 pub struct Nets {
-    cards: Vec<NetworkCard>,
-    links: Links,
+    newest: Version,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    cards: Vec<Card>,
+    /// The bus of the machine's life that began last.
+    port: Option<Arc<Port>>,
+}
+
+struct Card {
+    spec: NetSpec,
+    card: NetworkCard,
+    link: Link,
 }
 
 impl Nets {
     /// Opens the networks. The cards speak versions up to `newest`.
     pub fn open(specs: &[NetSpec], newest: Version) -> Result<Self, NetError> {
-        let mut same: HashMap<String, u32> = HashMap::new();
-        let (mut cards, mut links) = (Vec::new(), Vec::new());
+        let nets = Self { newest, state: Arc::default() };
         for spec in specs {
-            let NetSpec { network, mac, queues, mtu } = spec;
-            let number = same.entry(network.to_string()).or_default();
-            let (instance, own_mac) = identity(network, *number);
-            *number += 1;
-            let mac = mac.map_or(own_mac, |MacSpec(mac)| mac);
-            let options = CardOptions { instance, mac, mtu: *mtu, queues: *queues };
-            let card = NetworkCard::new(&options, open(network, *queues)?);
-            let card = card.with_newest_version(newest);
-            links.push(Link { network: network.clone(), mac, control: card.link() });
-            cards.push(card);
+            nets.add(spec)?;
         }
-        Ok(Self { cards, links: Links::new(links) })
+        Ok(nets)
     }
 
-    /// The cards, as a machine has them when it starts.
-    pub fn cards(&self) -> impl Iterator<Item = NetworkCard> {
-        self.cards.iter().cloned()
+    /// Puts the cards on the bus of a machine that is about to start, and on which they come and go.
+    pub fn attach(&self, bus: &mut VmBus) {
+        let mut state = lock(&self.state);
+        for Card { card, .. } in &state.cards {
+            bus.add(Box::new(card.clone()));
+        }
+        state.port = Some(Arc::clone(bus.port()));
     }
 
-    /// Their cables.
-    pub const fn links(&self) -> &Links {
-        &self.links
+    /// Opens a network, and adds a card on it to the machine; returns its address.
+    pub fn add(&self, spec: &NetSpec) -> Result<Mac, NetError> {
+        let mut state = lock(&self.state);
+        let all: Vec<_> = state.cards.iter().map(|card| card.spec.clone()).collect();
+        check_nets(&[all.as_slice(), std::slice::from_ref(spec)].concat())?;
+        let NetSpec { network, mac, queues, mtu } = spec;
+        let (instance, own_mac) = state.free_identity(network);
+        let mac = mac.map_or(own_mac, |MacSpec(mac)| mac);
+        let options = CardOptions { instance, mac, mtu: *mtu, queues: *queues };
+        let card = NetworkCard::new(&options, open(network, *queues)?);
+        let card = card.with_newest_version(self.newest);
+        let link = Link { instance, network: network.clone(), mac, control: card.link() };
+        if let Some(port) = &state.port {
+            port.send(News::Add(Box::new(card.clone())));
+        }
+        state.cards.push(Card { spec: spec.clone(), card, link });
+        Ok(mac)
+    }
+
+    /// Takes the card of that name, as [`Links::find`] has it, from the machine. The guest closes it; its
+    /// network is let go of then.
+    pub fn remove(&self, name: &str) -> Result<(), LinkError> {
+        let instance = self.links().find(name)?.instance;
+        let mut state = lock(&self.state);
+        state.cards.retain(|card| card.link.instance != instance);
+        if let Some(port) = &state.port {
+            port.send(News::Remove(instance));
+        }
+        Ok(())
+    }
+
+    /// Their cables, as they are now.
+    pub fn links(&self) -> Links {
+        Links::new(lock(&self.state).cards.iter().map(|card| card.link.clone()).collect())
+    }
+}
+
+impl State {
+    /// The first identity on this network that no card has.
+    fn free_identity(&self, network: &NetworkSpec) -> (Guid, Mac) {
+        let is_taken = |instance| self.cards.iter().any(|card| card.link.instance == instance);
+        let mut number = 0;
+        loop {
+            let (instance, mac) = identity(network, number);
+            if !is_taken(instance) {
+                return (instance, mac);
+            }
+            number += 1;
+        }
     }
 }
 
@@ -83,6 +146,24 @@ fn identity(network: &NetworkSpec, number: u32) -> (Guid, Mac) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cards_come_and_go_and_take_no_others_place() {
+        let nets = Nets::open(&["loopback".parse().unwrap()], Version::V6_1).unwrap();
+        let macs = || nets.links().iter().map(|link| link.mac).collect::<Vec<_>>();
+        let first = macs()[0];
+        let second = nets.add(&"loopback".parse().unwrap()).unwrap();
+        assert_eq!(macs(), [first, second]);
+        nets.remove(&first.to_string()).unwrap();
+        assert_eq!(macs(), [second]);
+        // What has gone may come again, and is the same to its guest.
+        assert_eq!(nets.add(&"loopback".parse().unwrap()).unwrap(), first);
+        assert!(nets.remove("tap=tap0").is_err());
+        nets.add(&format!("loopback,mac={}", Mac([2; 6])).parse().unwrap()).unwrap();
+        let again = format!("loopback,mac={}", Mac([2; 6])).parse().unwrap();
+        assert!(matches!(nets.add(&again), Err(NetError::Spec(NetSpecError::SameMac { .. }))));
+        assert_eq!(macs().len(), 3);
+    }
 
     #[test]
     fn a_card_is_the_same_in_every_run_and_no_other() {

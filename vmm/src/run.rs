@@ -219,7 +219,7 @@ impl Session {
         let handles = Handles {
             integration: integration.clone(),
             input: input.clone(),
-            links: nets.links().clone(),
+            nets: nets.clone(),
             disks: disks.clone(),
             display: display.clone(),
             balloon: balloon.clone().map(|balloon| (balloon, spec.memory.0)),
@@ -301,9 +301,7 @@ impl Session {
         if let Some(vsock) = &self.vsock {
             vsock.attach(&mut bus);
         }
-        for card in nets.cards() {
-            bus.add(Box::new(card));
-        }
+        nets.attach(&mut bus);
         if let Some(watch) = &self.watch {
             watch.begin()?;
         }

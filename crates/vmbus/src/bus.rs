@@ -157,12 +157,25 @@ impl Bus {
 
     /// Takes the device of this instance from the guest, unless it has opened it.
     pub fn remove_unopened(&mut self, instance: Guid) {
-        let is_meant = |(_, on_bus): &(_, &OnBus)| on_bus.device.offer().instance == instance;
-        let found = self.devices.iter().find(is_meant).map(|(_, on_bus)| on_bus.primary);
-        if let Some(primary) = found.filter(|key| !self.server.is_open(*key)) {
+        if let Some(primary) = self.primary(instance).filter(|key| !self.server.is_open(*key)) {
             self.server.revoke(primary);
             self.act();
         }
+    }
+
+    /// Takes the device of this instance from the guest, which may use it. It is dropped when its
+    /// channels are closed.
+    pub fn remove_instance(&mut self, instance: Guid) {
+        if let Some(primary) = self.primary(instance) {
+            self.server.revoke(primary);
+            self.act();
+        }
+    }
+
+    fn primary(&self, instance: Guid) -> Option<ChannelKey> {
+        let mut devices = self.devices.values();
+        let on_bus = devices.find(|on_bus| on_bus.device.offer().instance == instance)?;
+        Some(on_bus.primary)
     }
 
     /// Takes the device behind a channel from the guest: its handler has ended it.

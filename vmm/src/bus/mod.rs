@@ -110,6 +110,7 @@ impl VmBus {
                     self.bus.add(device);
                 }
                 News::RemoveUnopened(instance) => self.bus.remove_unopened(instance),
+                News::Remove(instance) => self.bus.remove_instance(instance),
                 News::Failed(key, fault) => self.bus.channel_failed(key, fault),
                 News::HostFailed(fault) => return Err(fault),
             }

@@ -40,6 +40,8 @@ pub enum News {
     Add(Box<dyn Device>),
     /// The device of this instance is to go, unless the guest has opened it.
     RemoveUnopened(Guid),
+    /// The device of this instance is to go, whatever the guest does with it.
+    Remove(Guid),
     /// A channel cannot go on.
     Failed(ChannelKey, Fault),
     /// The machine cannot go on.

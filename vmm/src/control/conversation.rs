@@ -17,10 +17,10 @@ use busway_wire::ic::shutdown::Action as ShutdownAction;
 use log::warn;
 
 use super::protocol::{
-    Action, Addresses, Card, Event, Heartbeat, Kvp, LinkState, Pair, Pool, Reply, Request, Service,
+    Action, Addresses, Event, Heartbeat, Kvp, LinkState, Pair, Pool, Reply, Request, Service,
     Status,
 };
-use super::{Handles, disks};
+use super::{Handles, disks, nets};
 use crate::spec::Size;
 
 /// Tells the client of an event.
@@ -90,13 +90,15 @@ impl Conversation {
                 self.handles.input.point(pointer).map_err(|error| error.to_string())?;
             }
             Request::Link { nic, state } => {
-                let link = self.handles.links.find(&nic).map_err(|error| error.to_string())?;
+                let links = self.handles.nets.links();
+                let link = links.find(&nic).map_err(|error| error.to_string())?;
                 match state {
-                    LinkState::Up => link.set_up(true),
-                    LinkState::Down => link.set_up(false),
-                    LinkState::Changed => link.network_changed(),
+                    LinkState::Up => link.control.set_up(true),
+                    LinkState::Down => link.control.set_up(false),
+                    LinkState::Changed => link.control.network_changed(),
                 }
             }
+            Request::Net(task) => return nets::net(&self.handles.nets, task),
             Request::Disk(task) => return disks::disk(&self.handles.disks, task),
             Request::Dvd(task) => return disks::dvd(&self.handles.disks, task),
             Request::Copy { file, target, overwrite, create_path } => {
@@ -233,12 +235,7 @@ impl Conversation {
             last_ms: u64::try_from(last.as_millis()).unwrap_or(u64::MAX),
         });
         let time_samples = integration.time.samples();
-        let cards = self.handles.links.iter().map(|link| Card {
-            network: link.network.to_string(),
-            mac: link.mac.to_string(),
-            link_up: link.control.is_up(),
-        });
-        let (services, cards) = (services.collect(), cards.collect());
+        let (services, cards) = (services.collect(), nets::cards(&self.handles.nets));
         Status { services, cards, heartbeat, time_samples }
     }
 }

@@ -2,12 +2,10 @@
 
 //! What requests about disks and discs do.
 
-use std::error::Error;
-use std::iter;
-
 use busway_block::Disk;
 use busway_storage::UnitState;
 
+use super::one_line;
 use super::protocol::{DiskState, DiskTask, DvdTask, Reply};
 use crate::disks::{Disks, UnitError};
 
@@ -19,7 +17,7 @@ pub(super) fn disk(disks: &Disks, task: DiskTask) -> Result<Reply, String> {
         DiskTask::Remove { unit } => remove(disks, &unit),
         DiskTask::Resize { unit, size } => resize(disks, &unit, size.map(|size| size.0)),
     };
-    done.map_err(|error| text(&error))
+    done.map_err(|error| one_line(&error))
 }
 
 /// Does what is to be done with a drive's disc.
@@ -30,7 +28,7 @@ pub(super) fn dvd(disks: &Disks, task: DvdTask) -> Result<Reply, String> {
             .find_drive(unit.as_deref())
             .and_then(|lun| disks.insert(lun, &file).map(|()| list(disks, Some(lun)))),
     };
-    done.map_err(|error| text(&error))
+    done.map_err(|error| one_line(&error))
 }
 
 fn remove(disks: &Disks, unit: &str) -> Result<Reply, UnitError> {
@@ -61,11 +59,4 @@ fn list(disks: &Disks, only: Option<u8>) -> Reply {
         file: unit.medium.as_ref().map(|medium| medium.name().to_owned()),
     };
     Reply::Disks { disks: units.map(state).collect() }
-}
-
-/// The error with its reasons, in one line.
-fn text(error: &UnitError) -> String {
-    let error: &(dyn Error + 'static) = error;
-    let reasons = iter::successors(Some(error), |error| (*error).source());
-    reasons.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

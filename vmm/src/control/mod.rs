@@ -8,9 +8,12 @@
 pub mod client;
 mod conversation;
 mod disks;
+mod nets;
 pub mod protocol;
 pub mod server;
 
+use std::error::Error;
+use std::iter;
 use std::sync::Arc;
 
 use busway_balloon::Balloon;
@@ -19,7 +22,7 @@ use crate::disks::Disks;
 use crate::display::Display;
 use crate::input::Input;
 use crate::integration::Integration;
-use crate::links::Links;
+use crate::nets::Nets;
 use crate::traffic::Traffic;
 
 /// What requests are about.
@@ -29,8 +32,8 @@ pub struct Handles {
     pub integration: Integration,
     /// Keyboard and mouse.
     pub input: Input,
-    /// Cables of its network cards.
-    pub links: Links,
+    /// Network cards, and their cables.
+    pub nets: Nets,
     /// Disks, and drives of discs.
     pub disks: Disks,
     /// The screen, if there is one.
@@ -39,4 +42,10 @@ pub struct Handles {
     pub balloon: Option<(Balloon, u64)>,
     /// What goes over its channels.
     pub traffic: Arc<Traffic>,
+}
+
+/// An error with its reasons, in one line.
+fn one_line(error: &(dyn Error + 'static)) -> String {
+    let reasons = iter::successors(Some(error), |error| (*error).source());
+    reasons.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{DiskSpec, Size};
+use crate::spec::{DiskSpec, NetSpec, Size};
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Subcommand)]
@@ -94,6 +94,9 @@ pub enum Request {
         /// What becomes of it
         state: LinkState,
     },
+    /// Add and remove network cards, and say which there are
+    #[command(subcommand)]
+    Net(NetTask),
     /// Add, remove and enlarge disks, and say which there are
     #[command(subcommand)]
     Disk(DiskTask),
@@ -119,6 +122,25 @@ pub enum Request {
 
 fn default_frozen() -> u64 {
     60
+}
+
+/// What can be done with network cards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Subcommand)]
+#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum NetTask {
+    /// Say which cards there are, and whether their cables are in
+    List,
+    /// Add a card; the guest finds it by itself
+    Add {
+        /// The card, as --net has it
+        #[arg(value_name = "NETWORK[,OPTIONS]")]
+        net: NetSpec,
+    },
+    /// Take a card away, whatever the guest does with it
+    Remove {
+        /// The card: its address, or its network as --net has it, such as tap=tap0
+        nic: String,
+    },
 }
 
 /// What can be done with disks.
@@ -310,6 +332,11 @@ pub enum Reply {
     },
     /// The addresses asked for.
     Addresses(Addresses),
+    /// Network cards: all, or the one that the request was about.
+    Nets {
+        /// They, in the order in which they came.
+        cards: Vec<Card>,
+    },
     /// Disks and drives: all, or the one that the request was about.
     Disks {
         /// They, by their numbers.
@@ -524,6 +551,7 @@ impl fmt::Display for Reply {
             Self::Screenshot { file, width, height } => {
                 writeln!(f, "{} ({width}x{height})", file.display())
             }
+            Self::Nets { cards } => cards.iter().try_for_each(|card| write!(f, "{card}")),
             Self::Disks { disks } => disks.iter().try_for_each(|disk| write!(f, "{disk}")),
             Self::Channels { channels } => print_channels(f, channels),
             Self::Counters { channels } => print_counters(f, channels),
@@ -544,6 +572,14 @@ impl fmt::Display for Reply {
     }
 }
 
+impl fmt::Display for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { network, mac, link_up } = self;
+        let link = if *link_up { "up" } else { "down" };
+        writeln!(f, "{network:<12} card {mac}, link {link}")
+    }
+}
+
 impl fmt::Display for DiskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { unit, drive, serial, bytes, file } = self;
@@ -558,9 +594,8 @@ impl fmt::Display for Status {
         for Service { name, state, .. } in &self.services {
             writeln!(f, "{name:<12} {state}")?;
         }
-        for Card { network, mac, link_up } in &self.cards {
-            let link = if *link_up { "up" } else { "down" };
-            writeln!(f, "{network:<12} card {mac}, link {link}")?;
+        for card in &self.cards {
+            write!(f, "{card}")?;
         }
         if let Some(Heartbeat { alive, answered, missed, .. }) = &self.heartbeat {
             let state = if *alive { "alive" } else { "silent" };

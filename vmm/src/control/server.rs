@@ -126,12 +126,14 @@ fn say(mut client: &UnixStream, line: &Line) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use busway_wire::nvsp::Version;
+
     use super::*;
     use crate::control::protocol::Reply;
     use crate::disks::Disks;
     use crate::input::Input;
     use crate::integration::Integration;
-    use crate::links::Links;
+    use crate::nets::Nets;
     use crate::spec::IntegrationSpec;
     use crate::traffic::Traffic;
 
@@ -144,9 +146,10 @@ mod tests {
         let (integration, input) = (Integration::new(&spec), Input::new(false, false));
         let (integration, input) = (integration.unwrap(), input.unwrap());
         let traffic = Arc::new(Traffic::new(None));
-        let (links, display, balloon) = (Links::default(), None, None);
+        let (display, balloon) = (None, None);
+        let nets = Nets::open(&[], Version::V6_1).unwrap();
         let disks = Disks::open(&[], &[], 1).unwrap();
-        let handles = Handles { integration, input, links, disks, display, balloon, traffic };
+        let handles = Handles { integration, input, nets, disks, display, balloon, traffic };
         Server::start(path, &handles)
     }
 

@@ -28,6 +28,7 @@ pub use disk::{DiskSpec, DiskSpecError, FormatSpec};
 pub use display::{DisplaySpec, ScreenSize};
 pub use faults::{FaultsSpec, FaultsSpecError};
 pub use integration::{IntegrationSpec, Service};
+pub(crate) use net::check as check_nets;
 pub use net::{MacSpec, NetSpec, NetSpecError, NetworkSpec};
 pub use raw::{ClassGuid, RawSpec};
 pub use serial::SerialSpec;
@@ -325,7 +326,7 @@ impl VmSpec {
         if self.nets.len() > MAX_NETS {
             return Err(SpecError::TooManyNets(self.nets.len()));
         }
-        net::check(&self.nets)?;
+        check_nets(&self.nets)?;
         Ok(disk::check(&self.disks)?)
     }
 }

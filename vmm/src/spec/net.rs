@@ -184,7 +184,7 @@ impl From<MacSpec> for String {
 
 /// Makes sure that all `nets` can be used together. Whether each can be used at all is found out
 /// when it is opened.
-pub(super) fn check(nets: &[NetSpec]) -> Result<(), NetSpecError> {
+pub(crate) fn check(nets: &[NetSpec]) -> Result<(), NetSpecError> {
     let (mut networks, mut macs) = (HashSet::new(), HashSet::new());
     for NetSpec { network, mac, queues, mtu } in nets {
         let (network, queues, mtu) = (network.clone(), *queues, *mtu);
