@@ -4,6 +4,8 @@
 //! come and go while it runs.
 
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use busway_frames::{Network, OpenError};
 use busway_network::{CardOptions, Mac, NetworkCard};
@@ -14,6 +16,11 @@ use crate::bus::{News, Port, VmBus};
 use crate::links::{Link, LinkError, Links};
 use crate::lock;
 use crate::spec::{MacSpec, NetSpec, NetSpecError, NetworkSpec, check_nets};
+
+/// How long a guest may go on sending when its card's cable is pulled: hv_netvsc looks at its link every
+/// two seconds. It waits for ever for what it has sent to a card that is rescinded meanwhile
+/// (`rndis_filter_halt_device`).
+const TO_STOP: Duration = Duration::from_millis(2500);
 
 /// A card cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -85,10 +92,14 @@ impl Nets {
         Ok(mac)
     }
 
-    /// Takes the card of that name, as [`Links::find`] has it, from the machine. The guest closes it; its
-    /// network is let go of then.
+    /// Takes the card of that name, as [`Links::find`] has it, from the machine, some seconds after its
+    /// cable. The guest closes it; its network is let go of then.
     pub fn remove(&self, name: &str) -> Result<(), LinkError> {
-        let instance = self.links().find(name)?.instance;
+        let links = self.links();
+        let link = links.find(name)?;
+        link.control.set_up(false);
+        thread::sleep(TO_STOP);
+        let instance = link.instance;
         let mut state = lock(&self.state);
         state.cards.retain(|card| card.link.instance != instance);
         if let Some(port) = &state.port {

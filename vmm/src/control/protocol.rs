@@ -136,7 +136,7 @@ pub enum NetTask {
         #[arg(value_name = "NETWORK[,OPTIONS]")]
         net: NetSpec,
     },
-    /// Take a card away, whatever the guest does with it
+    /// Pull a card's cable, and take the card away when the guest has had time to notice
     Remove {
         /// The card: its address, or its network as --net has it, such as tap=tap0
         nic: String,
