@@ -112,10 +112,10 @@ fn threads_find_what_they_wrote(case: &Case) -> Outcome {
 }
 
 /// F32: as many queues as processors, each on a channel whose interrupts go to a processor, and each
-/// with requests of its own; a reset that all of them see.
+/// with requests of its own; a reset that all of them see, with writes under way.
 fn each_processor_has_a_channel_of_its_own(case: &Case) -> Outcome {
     let disk = case.empty_disk(32);
-    let guest = case.guest().cpus(4).program("sg3-utils")?.disk(&disk).run(
+    let guest = case.guest().cpus(4).disk(&disk).run(
         "disk=$(disk 0)
         name=${disk#/dev/}
         channels=$(bound_to hv_storvsc)/channels
@@ -127,10 +127,9 @@ fn each_processor_has_a_channel_of_its_own(case: &Case) -> Outcome {
         wait
         for cpu in 0 1 2 3; do agent check $disk direct seed=$cpu block=64k count=16 start=${cpu}m; done
         for channel in $channels/*; do fact received $(cat $channel/interrupts); done
-        modprobe sg
-        agent churn $disk threads=4 count=40 region=4m &
-        sg_reset --bus $disk
-        wait $!",
+        agent churn $disk threads=4 count=40 region=4m
+        taskset 2 agent reset $disk seed=100 block=256k count=64
+        agent check $disk direct seed=100 block=256k count=64",
     );
     assert_eq!((guest.fact("queues"), guest.fact("channels")), ("4", "4"));
     let received = guest.all("received");

@@ -7,6 +7,7 @@
 //! agent check FILE  [seed= block= count= start= stride=] [direct skew=]
 //! agent churn FILE  [seed= threads= count= region=]
 //! agent load  FILE  [depth= count= block=]
+//! agent reset FILE  [seed= block= count= start= stride=]
 //! agent clock       [threads= count=]
 //! agent ptp FILE
 //! agent echo PORT   [count=]
@@ -21,7 +22,7 @@
 //! with a buffer that begins `skew` bytes into a page. With `sync` each or dsync, a line `synced=NUMBER`, or
 //! what it `says` instead, follows each block that is safe. `churn` writes blocks of many lengths with O_DIRECT,
 //! each thread in a region of its own, and reads each back at once. `load` reads blocks with O_DIRECT all over
-//! the disk, `depth` at any time. `clock` looks for time that runs backwards between threads. `ptp` reads
+//! the disk, `depth` at any time. `reset` resets the disk's controller while it writes all blocks at once. `clock` looks for time that runs backwards between threads. `ptp` reads
 //! a clock of the PTP class between two readings of the system's.
 //! `echo` listens on an AF_VSOCK port and sends back what each of `count` connections sends, until that has
 //! no more to say; `call` connects to a port of the host's where such a one listens, `parallel` times at once
@@ -35,6 +36,7 @@ mod file;
 mod load;
 mod net;
 mod ptp;
+mod reset;
 mod vsock;
 mod words;
 
@@ -74,6 +76,11 @@ fn run() -> Result<(), String> {
             let file = file::Options::from_words(&mut words)?;
             words.end()?;
             file::check(&path, &blocks, &file)
+        }
+        "reset" => {
+            let blocks = blocks(&mut words)?;
+            words.end()?;
+            reset::run(&path, &blocks)
         }
         "churn" => churn::run(&path, words),
         "load" => load::run(&path, words),
