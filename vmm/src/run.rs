@@ -16,6 +16,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use crate::board::{Board, BoardError, BootFiles, Loaded};
 use crate::boot::BootError;
+use crate::bus::BusLine;
 use crate::capture::{Capture, CaptureError};
 use crate::console::{Console, ConsoleError};
 use crate::control::Handles;
@@ -149,6 +150,8 @@ struct Session {
     /// Who watches the guest.
     watch: Option<Arc<Watch>>,
     capture: Option<Arc<Capture>>,
+    /// The way to the bus, for who asks about it.
+    line: BusLine,
     /// What goes wrong on its bus.
     faults: Option<Arc<Faults>>,
     strict: Option<Arc<Strict>>,
@@ -216,6 +219,7 @@ impl Session {
         let display = Display::open(&spec.display, &input)?;
         let capture = spec.capture.as_ref().map(Capture::start).transpose()?.map(Arc::new);
         let traffic = Arc::new(Traffic::new(capture.clone()));
+        let line = BusLine::default();
         let handles = Handles {
             integration: integration.clone(),
             input: input.clone(),
@@ -224,6 +228,7 @@ impl Session {
             display: display.clone(),
             balloon: balloon.clone().map(|balloon| (balloon, spec.memory.0)),
             traffic: Arc::clone(&traffic),
+            bus: line.clone(),
         };
         let start = |path| Server::start(path, &handles);
         let control = spec.control.as_deref().map(start);
@@ -245,6 +250,7 @@ impl Session {
             counters: Counters::new(),
             watch: None,
             capture,
+            line,
             faults: None,
             traffic: spec.control.is_some().then_some(traffic),
         })
@@ -302,6 +308,7 @@ impl Session {
             vsock.attach(&mut bus);
         }
         nets.attach(&mut bus);
+        self.line.attach(&bus);
         if let Some(watch) = &self.watch {
             watch.begin()?;
         }

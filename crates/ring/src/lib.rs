@@ -35,12 +35,14 @@ mod mem;
 mod packet;
 mod poll;
 mod reader;
+mod snapshot;
 mod writer;
 
 pub use mem::{RingMem, Word};
 pub use packet::{Outgoing, Packet, PacketBuf};
 pub use poll::AdaptivePoll;
 pub use reader::Reader;
+pub use snapshot::Snapshot;
 pub use writer::{Full, Writer};
 
 /// [`DESCRIPTOR_LEN`](busway_wire::packet::DESCRIPTOR_LEN) as ring offsets count.

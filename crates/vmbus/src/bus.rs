@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use busway_memory::GuestMemory;
 use busway_wire::control::layout::TlConnectRequest;
@@ -12,7 +13,7 @@ use busway_wire::{Guid, Version};
 use zerocopy::FromBytes;
 
 use crate::action::{Action, ChannelKey, Completion, MessageTarget, OpenRequest};
-use crate::channel::{Channel, Command, Rings};
+use crate::channel::{Channel, Command, RingSnapshots, Rings};
 use crate::device::{Connector, Device, Opening};
 use crate::fault::Fault;
 use crate::gpadl::Lists;
@@ -74,8 +75,8 @@ pub struct Bus {
     connector: Option<Box<dyn Connector>>,
     /// The device behind each channel, and which of its channels it is.
     channels: HashMap<ChannelKey, (DeviceId, u16)>,
-    /// The lists of each open channel.
-    lists: HashMap<ChannelKey, Lists>,
+    /// Each open channel, and its lists.
+    open: HashMap<ChannelKey, (Place, Lists)>,
     /// Messages that the guest has not got yet.
     undelivered: VecDeque<(MessageTarget, HostMessage)>,
     warnings: LogLimit,
@@ -103,7 +104,7 @@ impl Bus {
             next_device: 1,
             connector: None,
             channels: HashMap::new(),
-            lists: HashMap::new(),
+            open: HashMap::new(),
             undelivered: VecDeque::new(),
             warnings: LogLimit::default(),
             witness: None,
@@ -202,6 +203,15 @@ impl Bus {
                 self.channels.insert(key, (id, index));
             }
             self.act();
+        }
+    }
+
+    /// Has the rings of the open channel with this relid sent to `to`, which is dropped if there is
+    /// none.
+    pub fn show(&mut self, relid: u32, to: SyncSender<RingSnapshots>) {
+        let key = self.server.key_of(relid);
+        if let Some((key, (place, _))) = key.and_then(|key| Some((key, self.open.get(&key)?))) {
+            self.platform.command(key, Command::Show(*place, to));
         }
     }
 
@@ -357,14 +367,14 @@ impl Bus {
                 }
                 Action::Connect(request) => self.connect(&request),
                 Action::Close(key) => {
-                    self.lists.remove(&key);
+                    self.open.remove(&key);
                     self.platform.command(key, Command::Close);
                 }
                 Action::Retarget(key, target) => {
                     self.platform.command(key, Command::Retarget(target));
                 }
                 Action::AddGpadl(key, id, gpadl) => {
-                    if let Some(lists) = self.lists.get(&key) {
+                    if let Some((_, lists)) = self.open.get(&key) {
                         lists.add(id, gpadl);
                     }
                 }
@@ -436,11 +446,11 @@ impl Bus {
         let connection_id = request.connection_id;
         let (memory, interrupts) = (self.memory.clone(), Arc::clone(&self.interrupts));
         let lists = Lists::new(request.gpadls);
-        self.lists.insert(key, lists.clone());
-        let target = request.interrupt;
-        let channel = Channel::new(key, handler, rings, memory, interrupts, target, lists);
         let (class, instance) = (offer.interface_type, offer.instance);
         let place = Place { key, class, instance, subchannel, connection_id };
+        self.open.insert(key, (place, lists.clone()));
+        let target = request.interrupt;
+        let channel = Channel::new(key, handler, rings, memory, interrupts, target, lists);
         let tapped = self.tap.clone().map(|tap| Tapped::new(tap, place));
         let meddler = self.meddler.as_ref().map(|meddler| meddler.channel(&place)).transpose()?;
         let channel = channel.watched(reporter).tapped(tapped).meddled(meddler.flatten());

@@ -5,10 +5,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use busway_memory::{GuestMemory, MapRingError, RingArea};
-use busway_ring::{AdaptivePoll, PacketBuf, Reader, RingError, RingMem, Word, Writer};
+use busway_ring::{AdaptivePoll, PacketBuf, Reader, RingError, RingMem, Snapshot, Word, Writer};
 
 use crate::action::{ChannelKey, Completion, InterruptTarget, OpenRequest};
 use crate::device::{ChannelHandler, Closing, Wakeup, When};
@@ -17,7 +18,7 @@ use crate::gpadl::{GpadlId, Lists};
 use crate::io::{Interrupts, Io, Link};
 use crate::meddler::{self, ChannelMeddler, GuestFate};
 use crate::milestone::Reporter;
-use crate::tap::{Cause, Published, Tapped, Traffic};
+use crate::tap::{Cause, Place, Published, Tapped, Traffic};
 
 /// Packets taken before the answers so far are shown to the guest: enough to spread the cost of a
 /// signal and of a back end's system call, few enough not to keep the first answer waiting.
@@ -60,9 +61,26 @@ pub enum Progress {
     More,
 }
 
+/// An open channel's rings, as its worker saw them between two turns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingSnapshots {
+    /// Which channel.
+    pub place: Place,
+    /// The guest's ring.
+    pub incoming: Snapshot,
+    /// The host's ring.
+    pub outgoing: Snapshot,
+    /// Packets that found no room in it.
+    pub backlog: usize,
+    /// The channel has stopped: what the guest wrote made no sense.
+    pub faulted: bool,
+}
+
 /// What the bus tells a channel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Command {
+    /// Somebody wants to see the rings, which are sent there. No answer is due if nobody waits.
+    Show(Place, SyncSender<RingSnapshots>),
     /// The guest wants a list back.
     DropGpadl(GpadlId),
     /// Interrupts go elsewhere.
@@ -354,6 +372,13 @@ impl Channel {
                 self.link.target = target;
                 Some(Completion::Retargeted(self.key))
             }
+            Command::Show(place, to) => {
+                if !self.link.closed {
+                    // Whoever asked may have stopped waiting.
+                    let _ = to.try_send(self.show(place));
+                }
+                None
+            }
             Command::Close => {
                 self.link.closed = true;
                 self.link.backlog.clear();
@@ -361,6 +386,12 @@ impl Channel {
                 self.poll()
             }
         }
+    }
+
+    fn show(&self, place: Place) -> RingSnapshots {
+        let (incoming, outgoing) = (self.incoming.snapshot(), self.link.writer.snapshot());
+        let (backlog, faulted) = (self.link.backlog.len(), self.faulted);
+        RingSnapshots { place, incoming, outgoing, backlog, faulted }
     }
 
     /// Asks for what the bus wanted and is complete only now; to be asked after each turn of a back

@@ -39,7 +39,7 @@ mod tap;
 
 pub use action::{Action, ChannelKey, Completion, InterruptTarget, MessageTarget, OpenRequest};
 pub use bus::{Bus, Delivery, DeviceId, Platform};
-pub use channel::{Channel, Command, Progress};
+pub use channel::{Channel, Command, Progress, RingSnapshots};
 pub use device::{ChannelHandler, Closing, Connector, Device, Opening, Wakeup, When};
 pub use fault::Fault;
 pub use gpadl::{Gpadl, GpadlError, GpadlId, Range};

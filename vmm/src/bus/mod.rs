@@ -9,6 +9,7 @@
 //!                     Port ◀── completions ◀─────────────────────── Channel
 //! ```
 
+mod line;
 mod platform;
 mod port;
 mod worker;
@@ -26,6 +27,7 @@ use crate::capture::Capture;
 use crate::engine::Engine;
 use platform::{ChannelInterrupts, Machine};
 
+pub use line::BusLine;
 pub use port::{News, Port};
 pub use worker::Worker;
 
@@ -111,6 +113,7 @@ impl VmBus {
                 }
                 News::RemoveUnopened(instance) => self.bus.remove_unopened(instance),
                 News::Remove(instance) => self.bus.remove_instance(instance),
+                News::Show(relid, to) => self.bus.show(relid, to),
                 News::Failed(key, fault) => self.bus.channel_failed(key, fault),
                 News::HostFailed(fault) => return Err(fault),
             }

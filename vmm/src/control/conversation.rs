@@ -20,7 +20,7 @@ use super::protocol::{
     Action, Addresses, Event, Heartbeat, Kvp, LinkState, Pair, Pool, Reply, Request, Service,
     Status,
 };
-use super::{Handles, disks, nets};
+use super::{Handles, disks, nets, rings};
 use crate::spec::Size;
 
 /// Tells the client of an event.
@@ -65,6 +65,7 @@ impl Conversation {
             Request::Counters => {
                 return Ok(Reply::Counters { channels: self.handles.traffic.channels() });
             }
+            Request::Ring { relid } => return rings::ring(&self.handles.bus, relid),
             Request::Shutdown { action, force } => self.shutdown(action, force)?,
             Request::SetTime => self.handles.integration.time.sync(),
             Request::Kvp(request) => return self.kvp(request),

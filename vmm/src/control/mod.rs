@@ -10,6 +10,7 @@ mod conversation;
 mod disks;
 mod nets;
 pub mod protocol;
+pub mod rings;
 pub mod server;
 
 use std::error::Error;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use busway_balloon::Balloon;
 
+use crate::bus::BusLine;
 use crate::disks::Disks;
 use crate::display::Display;
 use crate::input::Input;
@@ -42,6 +44,8 @@ pub struct Handles {
     pub balloon: Option<(Balloon, u64)>,
     /// What goes over its channels.
     pub traffic: Arc<Traffic>,
+    /// The bus.
+    pub bus: BusLine,
 }
 
 /// An error with its reasons, in one line.

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use super::rings::Rings;
 use crate::spec::{DiskSpec, NetSpec, Size};
 
 /// What a client asks for.
@@ -30,6 +31,11 @@ pub enum Request {
     Channels,
     /// Say what has gone over each open channel
     Counters,
+    /// Show the two rings of an open channel, and the packets in them
+    Ring {
+        /// The channel: the guest's number of it (relid), as `channels` has it
+        relid: u32,
+    },
     /// Ask the guest to switch off, to start over, or to hibernate
     Shutdown {
         /// What to ask for
@@ -361,6 +367,8 @@ pub enum Reply {
         /// By their numbers.
         channels: Vec<ChannelState>,
     },
+    /// The rings of a channel.
+    Ring(Box<Rings>),
     /// The guest's memory, in bytes.
     Balloon {
         /// A driver of the guest lends pages.
@@ -554,6 +562,7 @@ impl fmt::Display for Reply {
             Self::Nets { cards } => cards.iter().try_for_each(|card| write!(f, "{card}")),
             Self::Disks { disks } => disks.iter().try_for_each(|disk| write!(f, "{disk}")),
             Self::Channels { channels } => print_channels(f, channels),
+            Self::Ring(rings) => rings.fmt(f),
             Self::Counters { channels } => print_counters(f, channels),
             Self::Balloon { ready, target, memory, available, committed } => {
                 let mib = |bytes: u64| bytes >> 20;

@@ -129,6 +129,7 @@ mod tests {
     use busway_wire::nvsp::Version;
 
     use super::*;
+    use crate::bus::BusLine;
     use crate::control::protocol::Reply;
     use crate::disks::Disks;
     use crate::input::Input;
@@ -149,7 +150,8 @@ mod tests {
         let (display, balloon) = (None, None);
         let nets = Nets::open(&[], Version::V6_1).unwrap();
         let disks = Disks::open(&[], &[], 1).unwrap();
-        let handles = Handles { integration, input, nets, disks, display, balloon, traffic };
+        let bus = BusLine::default();
+        let handles = Handles { integration, input, nets, disks, display, balloon, traffic, bus };
         Server::start(path, &handles)
     }
 

@@ -204,9 +204,14 @@ impl Server {
         self.channels.get(&key).map_or_else(|| format!("{key:?}"), Channel::name)
     }
 
+    /// The channel that a relid means.
+    pub(crate) fn key_of(&self, relid: u32) -> Option<ChannelKey> {
+        self.relids.get(relid)?.key
+    }
+
     /// The class of the device that a relid means.
     pub(crate) fn class_of(&self, relid: u32) -> Option<Guid> {
-        let key = self.relids.get(relid)?.key?;
+        let key = self.key_of(relid)?;
         Some(self.channels.get(&key)?.offer.interface_type)
     }
 
