@@ -66,6 +66,7 @@ impl Tap for Scribe {
                         format!("open {incoming_len} {outgoing_len}")
                     }
                     Event::Turn(cause) => format!("turn {cause:?}"),
+                    Event::Timed(latency) => format!("timed {}", latency.requests),
                     Event::Closed => "closed".to_owned(),
                 }
             }

@@ -132,6 +132,8 @@ impl Capture {
                 let len = size_of::<Outside>() + len;
                 self.recorder.record_start(header, len, &[start.as_bytes(), data]);
             }
+            // Whoever reads the capture has the times of both.
+            Event::Timed(_) => {}
             Event::Published(rings) => {
                 let body = published(rings);
                 self.recorder.record(header(Kind::Published, layout::HOST), &[body.as_bytes()]);

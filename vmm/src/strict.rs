@@ -101,6 +101,10 @@ impl Tap for Strict {
         }
     }
 
+    fn now(&self) -> Option<u64> {
+        self.next.as_ref()?.now()
+    }
+
     fn wants_data(&self) -> bool {
         self.data
     }

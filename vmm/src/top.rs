@@ -63,12 +63,29 @@ pub fn top(arguments: &TopArgs) -> Result<(), ClientError> {
     Ok(())
 }
 
+/// A value in a column, or that there is none.
+fn or_none<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
 /// A line for each channel: what went over it in `seconds`.
 fn table(before: &[ChannelState], now: &[ChannelState], seconds: f64) -> String {
     let before: HashMap<_, _> = before.iter().map(|state| (state.number, state)).collect();
     let mut text = format!(
-        "{:>3} {:<12} {:>3}  {:>9} {:>9}  {:>9} {:>9}  {:>7} {:>7}  {:>5} {:>5}\n",
-        "ch", "device", "vp", "in/s", "kB/s", "out/s", "kB/s", "irq/s", "none/s", "in %", "out %"
+        "{:>3} {:<12} {:>3}  {:>9} {:>9}  {:>9} {:>9}  {:>7} {:>7}  {:>7} {:>7}  {:>5} {:>5}\n",
+        "ch",
+        "device",
+        "vp",
+        "in/s",
+        "kB/s",
+        "out/s",
+        "kB/s",
+        "irq/s",
+        "none/s",
+        "us",
+        "99% us",
+        "in %",
+        "out %"
     );
     for state in now {
         let last = before.get(&state.number);
@@ -77,21 +94,23 @@ fn table(before: &[ChannelState], now: &[ChannelState], seconds: f64) -> String 
             // Before the second look there is no time that anything could be measured by.
             last.map_or(0.0, |_| since as f64 / seconds.max(0.001))
         };
+        let latency = last.map(|last| state.latency.since(&last.latency)).unwrap_or_default();
         let percent = |used: u32, len: u32| u64::from(used) * 100 / u64::from(len.max(1));
-        let vp = state.vp.map_or_else(|| "-".to_owned(), |vp| vp.to_string());
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "{:>3} {:<12} {:>3}  {:>9.0} {:>9.1}  {:>9.0} {:>9.1}  {:>7.0} {:>7.0}  {:>5} {:>5}",
+            "{:>3} {:<12} {:>3}  {:>9.0} {:>9.1}  {:>9.0} {:>9.1}  {:>7.0} {:>7.0}  {:>7} {:>7}  {:>5} {:>5}",
             state.number,
             state.name(),
-            vp,
+            or_none(state.vp),
             rate(|state| state.packets_in),
             rate(|state| state.bytes_in) / 1000.0,
             rate(|state| state.packets_out),
             rate(|state| state.bytes_out) / 1000.0,
             rate(|state| state.interrupts),
             rate(|state| state.spared),
+            or_none(latency.mean_us()),
+            or_none(latency.most_us().map(|most| format!("<{most}"))),
             percent(state.incoming_used, state.incoming_len),
             percent(state.outgoing_used, state.outgoing_len),
         );
@@ -102,6 +121,7 @@ fn table(before: &[ChannelState], now: &[ChannelState], seconds: f64) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::protocol::Latency;
 
     #[test]
     fn rates_are_of_the_time_between_two_looks() {
@@ -113,6 +133,12 @@ mod tests {
             incoming_used: 250,
             packets_in,
             bytes_in,
+            latency: Latency {
+                requests: packets_in,
+                total_ns: bytes_in * 1000,
+                longest_ns: 5000,
+                buckets: vec![7, 0, 0, 0, 0, packets_in],
+            },
             ..ChannelState::default()
         };
         let words = |text: &str| {
@@ -123,7 +149,9 @@ mod tests {
         assert_eq!(first[..5], ["3", "storage", "1", "0", "0.0"]);
         let second = words(&table(&[state(100, 5000)], &[state(300, 9000)], 2.0));
         assert_eq!(second[..5], ["3", "storage", "1", "100", "2.0"]);
-        assert_eq!(second[9..], ["25", "0"]);
+        // Between the looks 200 requests took 4 ms, each of them 16 to 32 us.
+        assert_eq!(second[9..], ["20", "<32", "25", "0"]);
+        assert_eq!(first[9..], ["-", "-", "25", "0"]);
         // A channel that was opened anew counts from the start.
         let third = words(&table(&[state(100, 5000)], &[state(1, 1)], 2.0));
         assert_eq!(third[3], "0");

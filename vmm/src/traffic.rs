@@ -6,7 +6,9 @@
 //! that this costs a lock for each batch of packets, and only where there is a control socket.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use busway_vmbus::{Event, InterruptTarget, Passing, Place, Published, Tap};
 use busway_wire::class;
@@ -19,17 +21,33 @@ use crate::lock;
 pub struct Traffic {
     capture: Option<Arc<Capture>>,
     channels: Mutex<BTreeMap<u32, ChannelState>>,
+    started: Instant,
+    /// Until when requests are timed, in nanoseconds since the start; 0 while they are not.
+    timed_until: AtomicU64,
 }
+
+/// How long requests are timed after somebody has looked.
+const LOOKING: u64 = 60_000_000_000;
 
 impl Traffic {
     /// Nothing yet.
     pub fn new(capture: Option<Arc<Capture>>) -> Self {
-        Self { capture, channels: Mutex::default() }
+        let (channels, started) = (Mutex::default(), Instant::now());
+        Self { capture, channels, started, timed_until: AtomicU64::new(0) }
     }
 
     /// The machine starts over, and its channels' numbers do.
     pub fn clear(&self) {
         lock(&self.channels).clear();
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Somebody wants to know how long requests take, and will look again within a minute.
+    pub fn look(&self) {
+        self.timed_until.store(self.elapsed().saturating_add(LOOKING), Ordering::Relaxed);
     }
 
     /// Each open channel.
@@ -63,6 +81,11 @@ impl Traffic {
             Event::Published(published) => {
                 if let Some(state) = lock(&self.channels).get_mut(&number) {
                     add(state, &published);
+                }
+            }
+            Event::Timed(latency) => {
+                if let Some(state) = lock(&self.channels).get_mut(&number) {
+                    state.latency.add(latency);
                 }
             }
             Event::Closed => {
@@ -103,6 +126,19 @@ impl Tap for Traffic {
         }
     }
 
+    fn now(&self) -> Option<u64> {
+        let until = self.timed_until.load(Ordering::Relaxed);
+        if until == 0 {
+            return None;
+        }
+        let now = self.elapsed();
+        if now > until {
+            self.timed_until.store(0, Ordering::Relaxed);
+            return None;
+        }
+        Some(now)
+    }
+
     fn wants_packets(&self) -> bool {
         self.capture.is_some()
     }
@@ -117,10 +153,13 @@ mod tests {
     use std::time::Duration;
 
     use busway_integration::Heartbeat;
-    use busway_testkit::{Pair, PairConfig};
-    use busway_wire::Version;
+    use busway_ring::Packet;
+    use busway_testkit::{GuestChannel, Pair, PairConfig};
+    use busway_vmbus::{ChannelHandler, Device, Fault, Io, Offer, Opening};
+    use busway_wire::{Guid, Version};
 
     use super::*;
+    use crate::control::protocol::Latency;
 
     #[test]
     fn a_channel_counts_as_long_as_it_is_open() {
@@ -140,6 +179,51 @@ mod tests {
         assert_eq!(u64::from(state.outgoing_used), state.bytes_out + 8);
         pair.close(channel);
         assert!(traffic.channels().is_empty());
+    }
+
+    /// Answers each request at once.
+    struct Echo;
+
+    impl Device for Echo {
+        fn offer(&self) -> Offer {
+            Offer::new(class::SCSI, Guid::from_text_order(1))
+        }
+
+        fn open(&mut self, _opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {
+            Ok(Box::new(Self))
+        }
+    }
+
+    impl ChannelHandler for Echo {
+        fn on_packet(&mut self, packet: Packet<'_>, io: &mut Io<'_>) -> Result<(), Fault> {
+            io.complete(packet.descriptor.transaction_id, &[])
+        }
+    }
+
+    #[test]
+    fn requests_are_timed_while_somebody_looks() {
+        let traffic = Arc::new(Traffic::new(None));
+        let mut pair = Pair::new(PairConfig::default());
+        pair.bus.tap(traffic.clone());
+        pair.add(Echo);
+        let offer = *pair.connect(Version::V5_3).offer(class::SCSI);
+        let mut channel = pair.open(&offer, 4, 0).unwrap();
+        let timed = |pair: &mut Pair, channel: &mut GuestChannel| {
+            channel.request(pair, 7, &[0; 8]);
+            channel.receive(pair);
+            traffic.channels()[0].latency.clone()
+        };
+        assert_eq!(timed(&mut pair, &mut channel), Latency::default());
+        traffic.look();
+        let latency = timed(&mut pair, &mut channel);
+        assert_eq!(latency.requests, 1);
+        assert_eq!(latency.buckets.iter().sum::<u64>(), 1);
+        assert_eq!(latency.total_ns, latency.longest_ns);
+        assert_eq!(timed(&mut pair, &mut channel).requests, 2);
+        // A minute later nobody has looked again.
+        traffic.timed_until.store(1, Ordering::Relaxed);
+        assert_eq!(timed(&mut pair, &mut channel).requests, 2);
+        assert_eq!(traffic.timed_until.load(Ordering::Relaxed), 0);
     }
 
     #[test]

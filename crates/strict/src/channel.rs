@@ -83,7 +83,7 @@ impl Channel {
                 }
             }
             Event::Published(published) => self.published(&published),
-            Event::Outside { .. } | Event::Closed => {}
+            Event::Outside { .. } | Event::Timed(_) | Event::Closed => {}
         }
     }
 

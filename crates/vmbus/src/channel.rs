@@ -225,7 +225,7 @@ impl Channel {
         if self.faulted {
             return Ok(Progress::Idle);
         }
-        if let Some(tap) = &self.link.tap {
+        if let Some(tap) = &mut self.link.tap {
             tap.turn(token.map_or(self.next, Cause::BackEnd));
         }
         let progress = self.work(token);

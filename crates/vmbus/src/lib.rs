@@ -30,6 +30,7 @@ pub mod device;
 mod fault;
 mod gpadl;
 mod io;
+mod latency;
 mod limit;
 mod meddler;
 mod milestone;
@@ -44,6 +45,7 @@ pub use device::{ChannelHandler, Closing, Connector, Device, Opening, Wakeup, Wh
 pub use fault::Fault;
 pub use gpadl::{Gpadl, GpadlError, GpadlId, Range};
 pub use io::{Interrupts, Io, Sent, append_external_pages, external_pages};
+pub use latency::Latency;
 pub use limit::{LogLimit, Seen};
 pub use meddler::{ChannelMeddler, GuestFate, HeldPacket, HostFate, Meddler, MessageFate};
 pub use milestone::{Milestone, Step, Witness};

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use busway_ring::{Outgoing, Packet};
 use busway_wire::Guid;
-use busway_wire::packet::Descriptor;
+use busway_wire::packet::{Descriptor, PacketType};
 
 use crate::action::{ChannelKey, InterruptTarget, MessageTarget};
+use crate::latency::{Latency, Stopwatch};
 
 /// One of the two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +31,12 @@ pub trait Tap: Send + Sync {
     /// Whether packets and turns are wanted, beside what is [published](Event::Published) of them.
     fn wants_packets(&self) -> bool {
         true
+    }
+
+    /// Nanoseconds from some moment on; `None` while nobody wants to know how long requests take.
+    /// Asked at each turn of a channel, and while it is known for each request and each answer.
+    fn now(&self) -> Option<u64> {
+        None
     }
 
     /// Whether data that lies outside of packets is wanted where there may be much of it: the
@@ -101,6 +108,8 @@ pub enum Event<'a> {
         /// Copies the first of them; how many.
         read: &'a dyn Fn(&mut [u8]) -> usize,
     },
+    /// Requests were answered, and took so long; comes before [`Published`](Self::Published).
+    Timed(&'a Latency),
     /// The rings were shown to the guest.
     Published(Published),
     /// Nothing passes here any more.
@@ -118,6 +127,7 @@ impl std::fmt::Debug for Event<'_> {
             Self::Outside { side, transaction_id, len, .. } => {
                 write!(f, "Outside({side:?} {transaction_id:#x} {len} B)")
             }
+            Self::Timed(latency) => latency.fmt(f),
             Self::Published(published) => published.fmt(f),
             Self::Closed => f.write_str("Closed"),
         }
@@ -187,13 +197,15 @@ pub(crate) struct Tapped {
     wants_packets: bool,
     taken: Traffic,
     put: Traffic,
+    stopwatch: Stopwatch,
 }
 
 impl Tapped {
     pub(crate) fn new(tap: Arc<dyn Tap>, place: Place) -> Self {
         let (wants_packets, said) = (tap.wants_packets(), (u32::MAX, u32::MAX));
         let (taken, put) = (Traffic::default(), Traffic::default());
-        Self { tap, place, said, wants_packets, taken, put }
+        let stopwatch = Stopwatch::new();
+        Self { tap, place, said, wants_packets, taken, put, stopwatch }
     }
 
     fn passes(&self, event: Event<'_>) {
@@ -204,7 +216,8 @@ impl Tapped {
         self.passes(Event::Opened { target, incoming_len, outgoing_len });
     }
 
-    pub(crate) fn turn(&self, cause: Cause) {
+    pub(crate) fn turn(&mut self, cause: Cause) {
+        self.stopwatch.run(self.tap.now().is_some());
         if self.wants_packets {
             self.passes(Event::Turn(cause));
         }
@@ -213,6 +226,12 @@ impl Tapped {
     pub(crate) fn read(&mut self, at: u32, packet: &Packet<'_>) {
         let Packet { descriptor, header, payload } = packet;
         self.taken.add(descriptor);
+        if self.stopwatch.runs()
+            && descriptor.wants_completion()
+            && let Some(now) = self.tap.now()
+        {
+            self.stopwatch.asked(descriptor.transaction_id, now);
+        }
         if !self.wants_packets {
             return;
         }
@@ -224,6 +243,12 @@ impl Tapped {
         let descriptor = packet.descriptor();
         if let Some(descriptor) = &descriptor {
             self.put.add(descriptor);
+        }
+        if self.stopwatch.runs()
+            && packet.kind == PacketType::COMPLETION
+            && let Some(now) = self.tap.now()
+        {
+            self.stopwatch.answered(packet.transaction_id, now);
         }
         if let Some(descriptor) = descriptor.as_ref().filter(|_| self.wants_packets) {
             self.passes(Event::Packet { side: Side::Host, at, descriptor, header, payload });
@@ -252,6 +277,9 @@ impl Tapped {
         if std::mem::replace(&mut self.said, now) != now {
             published.taken = std::mem::take(&mut self.taken);
             published.put = std::mem::take(&mut self.put);
+            if let Some(latency) = self.stopwatch.take() {
+                self.passes(Event::Timed(&latency));
+            }
             self.passes(Event::Published(published));
         }
     }

@@ -63,6 +63,7 @@ impl Conversation {
                 return Ok(Reply::Channels { channels: self.handles.traffic.channels() });
             }
             Request::Counters => {
+                self.handles.traffic.look();
                 return Ok(Reply::Counters { channels: self.handles.traffic.channels() });
             }
             Request::Ring { relid } => return rings::ring(&self.handles.bus, relid),

@@ -29,7 +29,8 @@ pub enum Request {
     Status,
     /// Say which channels are open, where their interrupts go, and how full their rings are
     Channels,
-    /// Say what has gone over each open channel
+    /// Say what has gone over each open channel. Requests are timed for a minute from then on, for
+    /// who asks again
     Counters,
     /// Show the two rings of an open channel, and the packets in them
     Ring {
@@ -432,6 +433,65 @@ pub struct ChannelState {
     pub spared: u64,
     /// of these, it had masked interrupts.
     pub masked: u64,
+    /// How long its requests took, while somebody asked for counters again and again.
+    #[serde(default)]
+    pub latency: Latency,
+}
+
+/// How long a guest's requests took: from when the host took them out of the ring to its answer.
+/// Measured for a minute after counters were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// How many were measured.
+    pub requests: u64,
+    /// Nanoseconds of all together.
+    pub total_ns: u64,
+    /// Nanoseconds of the one that took longest.
+    pub longest_ns: u64,
+    /// How many took less than 1 us, 2 us, 4 us and so on, each counted once; the last has all that
+    /// took longer.
+    pub buckets: Vec<u64>,
+}
+
+impl Latency {
+    /// Adds what a channel has measured.
+    pub fn add(&mut self, measured: &busway_vmbus::Latency) {
+        let busway_vmbus::Latency { requests, total, longest, buckets } = measured;
+        self.requests += requests;
+        self.total_ns = self.total_ns.saturating_add(*total);
+        self.longest_ns = self.longest_ns.max(*longest);
+        self.buckets.resize(buckets.len(), 0);
+        for (sum, count) in self.buckets.iter_mut().zip(buckets) {
+            *sum += u64::from(*count);
+        }
+    }
+
+    /// What was measured since `before`, but for the longest.
+    pub fn since(&self, before: &Self) -> Self {
+        let before_in = |at: usize| before.buckets.get(at).copied().unwrap_or_default();
+        let buckets = self.buckets.iter().enumerate();
+        Self {
+            requests: self.requests.saturating_sub(before.requests),
+            total_ns: self.total_ns.saturating_sub(before.total_ns),
+            longest_ns: self.longest_ns,
+            buckets: buckets.map(|(at, count)| count.saturating_sub(before_in(at))).collect(),
+        }
+    }
+
+    /// Microseconds on average; `None` if nothing was measured.
+    pub fn mean_us(&self) -> Option<u64> {
+        (self.total_ns / 1000).checked_div(self.requests)
+    }
+
+    /// Microseconds that 99 of 100 do not reach, as a power of two.
+    pub fn most_us(&self) -> Option<u64> {
+        let (all, mut so_far) = (self.buckets.iter().sum::<u64>(), 0);
+        let bucket = self.buckets.iter().position(|count| {
+            so_far += count;
+            so_far != 0 && so_far * 100 >= all * 99
+        })?;
+        Some(1 << bucket)
+    }
 }
 
 impl ChannelState {
@@ -542,7 +602,14 @@ fn print_counters(f: &mut fmt::Formatter<'_>, channels: &[ChannelState]) -> fmt:
         write!(f, "{:>3} {:<12} ", state.number, state.name())?;
         write!(f, "in {packets_in} packets, {bytes_in} B; out {packets_out} packets, ")?;
         write!(f, "{bytes_out} B; {batches} batches, {interrupts} interrupts, ")?;
-        writeln!(f, "{spared} times none for packets ({masked} masked)")?;
+        write!(f, "{spared} times none for packets ({masked} masked)")?;
+        let latency = &state.latency;
+        if let (Some(mean), Some(most)) = (latency.mean_us(), latency.most_us()) {
+            let (requests, longest) = (latency.requests, latency.longest_ns / 1000);
+            write!(f, "; {requests} requests took {mean} us on average, ")?;
+            write!(f, "99 % less than {most} us, the longest {longest} us")?;
+        }
+        writeln!(f)?;
     }
     Ok(())
 }
