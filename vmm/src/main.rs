@@ -8,7 +8,7 @@ use anyhow::Context;
 use busway::check::Report;
 use busway::cli::{CheckArgs, Cli, Command, CtlArgs, RunArgs, Task};
 use busway::control::client::{Client, Ending};
-use busway::control::protocol::{DiskTask, DvdTask, NetTask, Request};
+use busway::control::protocol::{DiskTask, DvdTask, FaultTask, NetTask, Request};
 use busway::smoke::args::SmokeArgs;
 use busway::spec::{NetSpec, NetworkSpec, VmSpec};
 use clap::Parser;
@@ -103,6 +103,7 @@ fn absolute(request: &Request) -> anyhow::Result<Request> {
     let mut request = request.clone();
     let files: Vec<_> = match &mut request {
         Request::Copy { file, .. }
+        | Request::Fault(FaultTask::Add { file, .. })
         | Request::Screenshot { file: Some(file) }
         | Request::Dvd(DvdTask::Insert { file, .. }) => vec![file],
         Request::Disk(DiskTask::Add { disk }) => {

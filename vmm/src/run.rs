@@ -153,7 +153,7 @@ struct Session {
     /// The way to the bus, for who asks about it.
     line: BusLine,
     /// What goes wrong on its bus.
-    faults: Option<Arc<Faults>>,
+    faults: Arc<Faults>,
     strict: Option<Arc<Strict>>,
     /// What goes over the channels, if anybody can ask.
     traffic: Option<Arc<Traffic>>,
@@ -179,15 +179,15 @@ pub fn run(
     info!("Hyper-V by {kind}, because {reason}");
     // Before the console: a machine that cannot start creates and changes nothing.
     let mut board = Board::build(&host, spec, kind, loaded)?;
-    let mut session = Session::open(spec, &disks, &nets)?;
-    session.watch = watch.cloned();
-    if let (Some(faults), Some(script)) = (&spec.faults, script) {
-        let faults = Faults::start(&faults.file, script);
-        if let Some(watch) = watch {
-            watch.suffers(&faults);
-        }
-        session.faults = Some(faults);
+    let faults = match (&spec.faults, script) {
+        (Some(faults), Some(script)) => Faults::start(&faults.file, script),
+        _ => Faults::none(),
+    };
+    if let (Some(watch), true) = (watch, faults.is_active()) {
+        watch.suffers(&faults);
     }
+    let mut session = Session::open(spec, &disks, &nets, faults)?;
+    session.watch = watch.cloned();
     loop {
         match session.live(board, spec, &disks, &nets)? {
             End::Reset if spec.on_reset == OnReset::Restart => info!("the guest resets"),
@@ -209,7 +209,12 @@ pub fn run(
 }
 
 impl Session {
-    fn open(spec: &VmSpec, disks: &Disks, nets: &Nets) -> Result<Self, RunError> {
+    fn open(
+        spec: &VmSpec,
+        disks: &Disks,
+        nets: &Nets,
+        faults: Arc<Faults>,
+    ) -> Result<Self, RunError> {
         let failed = |what| move |source| RunError::Host { what, source };
         let signals = signals::catch().map_err(failed("signal handler"))?;
         let timeout = spec.timeout.map(timer).transpose().map_err(failed("timer"))?;
@@ -229,6 +234,7 @@ impl Session {
             balloon: balloon.clone().map(|balloon| (balloon, spec.memory.0)),
             traffic: Arc::clone(&traffic),
             bus: line.clone(),
+            faults: Arc::clone(&faults),
         };
         let start = |path| Server::start(path, &handles);
         let control = spec.control.as_deref().map(start);
@@ -251,7 +257,7 @@ impl Session {
             watch: None,
             capture,
             line,
-            faults: None,
+            faults,
             traffic: spec.control.is_some().then_some(traffic),
         })
     }
@@ -287,8 +293,8 @@ impl Session {
         if let Some(watch) = self.watch.clone() {
             bus.watch(watch);
         }
-        if let Some(faults) = &self.faults {
-            bus.meddle(faults.meddler());
+        if self.faults.is_active() {
+            bus.meddle(self.faults.meddler());
         }
         disks.attach(&mut bus);
         for device in self.integration.devices(board.engine()) {

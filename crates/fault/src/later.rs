@@ -41,6 +41,11 @@ impl<T> Later<T> {
         self.queue.front().map(|(due, _)| *due)
     }
 
+    /// All that is kept, in the order in which it is due.
+    pub fn take(&mut self) -> impl Iterator<Item = T> {
+        std::mem::take(&mut self.queue).into_iter().map(|(_, thing)| thing)
+    }
+
     /// The next, if it is due.
     pub fn pop(&mut self, now: Duration) -> Option<T> {
         self.next().filter(|due| *due <= now)?;

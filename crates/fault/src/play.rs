@@ -84,10 +84,36 @@ fn first(
     Some(Fired { rule: track.rule, number })
 }
 
+/// What the rules of a script from `first` on, that are about `channel`, have seen so far: nothing.
+fn tracks(script: &Script, channel: &OnChannel, first: usize) -> Vec<Track> {
+    let OnChannel { number, class, instance, subchannel } = *channel;
+    let halves = |guid: Guid| {
+        let value = u128::from_le_bytes(guid.0);
+        [value as u64, (value >> 64) as u64]
+    };
+    let ([a, b], [c, d]) = (halves(class), halves(instance));
+    let place = [a, b, c, d, u64::from(subchannel)];
+    let is_about = |rule: &Rule| {
+        !matches!(rule.subject, Subject::Message(_))
+            && rule.class.is_none_or(|wanted| wanted == class)
+            && rule.channel.is_none_or(|wanted| wanted == number)
+    };
+    let rules = script.active().filter(|(at, rule)| *at >= first && is_about(rule));
+    rules.map(|(at, rule)| Track::new(rule.seed, at, &place)).collect()
+}
+
+/// The same of rules about messages.
+fn message_tracks(script: &Script, first: usize) -> Vec<Track> {
+    let is_about = |rule: &Rule| matches!(rule.subject, Subject::Message(_));
+    let rules = script.active().filter(|(at, rule)| *at >= first && is_about(rule));
+    rules.map(|(at, rule)| Track::new(rule.seed, at, &[])).collect()
+}
+
 /// The rules about one channel, from its opening on.
 #[derive(Clone, Debug)]
 pub struct ChannelPlay {
     script: Arc<Script>,
+    channel: OnChannel,
     tracks: Vec<Track>,
     /// The guest's, and the host's.
     packets: [u64; 2],
@@ -98,23 +124,20 @@ pub struct ChannelPlay {
 impl ChannelPlay {
     /// The play for a channel that is opened now; `None` if no rule is about it.
     pub fn new(script: &Arc<Script>, channel: &OnChannel) -> Option<Self> {
-        let OnChannel { class, instance, subchannel, .. } = *channel;
-        let halves = |guid: Guid| {
-            let value = u128::from_le_bytes(guid.0);
-            [value as u64, (value >> 64) as u64]
-        };
-        let ([a, b], [c, d]) = (halves(class), halves(instance));
-        let place = [a, b, c, d, u64::from(subchannel)];
-        let is_about = |rule: &Rule| {
-            !matches!(rule.subject, Subject::Message(_))
-                && rule.class.is_none_or(|wanted| wanted == class)
-                && rule.channel.is_none_or(|wanted| wanted == channel.number)
-        };
-        let rules = script.rules.iter().enumerate().filter(|(_, rule)| is_about(rule));
-        let tracks: Vec<_> = rules.map(|(rule, _)| Track::new(script.seed, rule, &place)).collect();
+        let tracks = tracks(script, channel, script.retired);
         let (packets, interrupts) = ([0; 2], [0; 2]);
-        let play = Self { script: Arc::clone(script), tracks, packets, interrupts };
+        let (script, channel) = (Arc::clone(script), *channel);
+        let play = Self { script, channel, tracks, packets, interrupts };
         (!play.tracks.is_empty()).then_some(play)
+    }
+
+    /// Goes on with a script that has more rules behind those of the last, and fewer that are asked.
+    /// What it has counted stays.
+    pub fn renew(&mut self, script: &Arc<Script>) {
+        let known = self.script.rules.len().max(script.retired);
+        self.tracks.retain(|track| track.rule >= script.retired);
+        self.tracks.extend(tracks(script, &self.channel, known));
+        self.script = Arc::clone(script);
     }
 
     /// A packet passes at `now`, measured from the machine's start.
@@ -158,11 +181,17 @@ pub struct MessagePlay {
 impl MessagePlay {
     /// Nothing has passed yet.
     pub fn new(script: &Arc<Script>) -> Self {
-        let is_about = |rule: &Rule| matches!(rule.subject, Subject::Message(_));
-        let rules = script.rules.iter().enumerate().filter(|(_, rule)| is_about(rule));
-        let tracks = rules.map(|(rule, _)| Track::new(script.seed, rule, &[])).collect();
+        let tracks = message_tracks(script, 0);
         let passed = MessageType::KNOWN.iter().map(|kind| (*kind, 0)).collect();
         Self { script: Arc::clone(script), tracks, passed }
+    }
+
+    /// As [`ChannelPlay::renew`].
+    pub fn renew(&mut self, script: &Arc<Script>) {
+        let known = self.script.rules.len().max(script.retired);
+        self.tracks.retain(|track| track.rule >= script.retired);
+        self.tracks.extend(message_tracks(script, known));
+        self.script = Arc::clone(script);
     }
 
     /// A message passes, about a channel of `class` if it is about one.

@@ -111,6 +111,8 @@ pub enum Often {
 pub struct Rule {
     /// Its name in reports.
     pub name: String,
+    /// What its random numbers start from.
+    pub seed: u64,
     /// The class of devices that it is about, if not all.
     pub class: Option<Guid>,
     /// The channel that it is about, by the host's number, if not all.

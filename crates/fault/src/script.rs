@@ -20,6 +20,8 @@ pub struct Script {
     pub seed: u64,
     /// The rules, in the order in which they are asked.
     pub rules: Vec<Rule>,
+    /// The first so many of them are asked no more.
+    pub retired: usize,
 }
 
 /// A script that cannot be played.
@@ -81,14 +83,25 @@ impl Script {
         let seed = seed.or(file.seed).unwrap_or(chance);
         let rules = (1..).zip(file.rule).map(|(number, rule)| {
             let span = rule.span();
-            rule.into_inner().checked(number, span).map_err(|(span, reason)| at(span, reason))
+            let rule = rule.into_inner().checked(number, seed, span);
+            rule.map_err(|(span, reason)| at(span, reason))
         });
-        Ok(Self { seed, rules: rules.collect::<Result<_, _>>()? })
+        Ok(Self { seed, rules: rules.collect::<Result<_, _>>()?, retired: 0 })
+    }
+
+    /// One without rules.
+    pub const fn empty() -> Self {
+        Self { seed: 0, rules: Vec::new(), retired: 0 }
+    }
+
+    /// The rules that are asked.
+    pub fn active(&self) -> impl Iterator<Item = (usize, &Rule)> {
+        self.rules.iter().enumerate().skip(self.retired)
     }
 }
 
 impl Written {
-    fn checked(self, number: usize, span: Range<usize>) -> Result<Rule, Wrong> {
+    fn checked(self, number: usize, seed: u64, span: Range<usize>) -> Result<Rule, Wrong> {
         let wrong = |reason: &str| Err((span.clone(), reason.to_owned()));
         let class = self.device.as_ref().map(class_of).transpose()?;
         let often = match (self.nth, self.every, self.probability) {
@@ -108,6 +121,7 @@ impl Written {
         check_action(&subject, &self.action)?;
         Ok(Rule {
             name: self.name.unwrap_or_else(|| format!("rule {number}")),
+            seed,
             class,
             channel: self.channel,
             subject,

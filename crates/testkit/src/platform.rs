@@ -58,6 +58,12 @@ pub(crate) struct Running {
 
 impl Running {
     fn new(channel: Channel, connection_id: u32) -> Self {
+        let wakeups = Self::watch(&channel);
+        Self { channel, connection_id, wakeups, more: true }
+    }
+
+    /// What becomes ready with the channel's back ends.
+    fn watch(channel: &Channel) -> Option<Epoll> {
         let wakeups = channel.wakeups();
         let epoll = (!wakeups.is_empty()).then(|| Epoll::new().unwrap());
         if let Some(epoll) = &epoll {
@@ -70,7 +76,7 @@ impl Running {
                 epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), event).unwrap();
             }
         }
-        Self { channel, connection_id, wakeups: epoll, more: true }
+        epoll
     }
 
     /// The tokens of back ends that have something.
@@ -128,7 +134,13 @@ impl Platform for InlinePlatform {
         let Some(running) = state.channels.get_mut(&key) else {
             return;
         };
-        if let Some(completion) = running.channel.command(command) {
+        let meddles = matches!(command, Command::Meddle(_));
+        let completion = running.channel.command(command);
+        if meddles {
+            running.wakeups = Running::watch(&running.channel);
+            running.more = true;
+        }
+        if let Some(completion) = completion {
             state.finish(completion);
         }
     }

@@ -125,10 +125,17 @@ impl Bus {
         self.tap = Some(tap);
     }
 
-    /// Lets `meddler` change every message from now on, and what passes on channels that are opened
-    /// from now on.
-    pub fn meddle(&mut self, meddler: Arc<dyn Meddler>) {
-        self.meddler = Some(meddler);
+    /// Lets `meddler` change every message from now on, and what passes on channels, those that are
+    /// open included; or nobody any more.
+    pub fn meddle(&mut self, meddler: Option<Arc<dyn Meddler>>) {
+        self.meddler = meddler;
+        for (key, (place, _)) in &self.open {
+            let meddler = self.meddler.as_ref().map(|meddler| meddler.channel(place));
+            match meddler.transpose() {
+                Ok(meddler) => self.platform.command(*key, Command::Meddle(meddler.flatten())),
+                Err(fault) => self.platform.fail(fault),
+            }
+        }
     }
 
     /// Adds a device; a connected guest finds it at once.

@@ -77,16 +77,31 @@ pub struct RingSnapshots {
 }
 
 /// What the bus tells a channel.
-#[derive(Clone, Debug)]
 pub enum Command {
     /// Somebody wants to see the rings, which are sent there. No answer is due if nobody waits.
     Show(Place, SyncSender<RingSnapshots>),
     /// The guest wants a list back.
     DropGpadl(GpadlId),
+    /// What passes is changed by somebody from now on, or by nobody. Who meddles already is
+    /// [renewed](ChannelMeddler::renew). The channel's [wake-ups](Channel::wakeups) become others, and
+    /// it is to have a turn.
+    Meddle(Option<Box<dyn ChannelMeddler>>),
     /// Interrupts go elsewhere.
     Retarget(InterruptTarget),
     /// The guest, or the bus, closes the channel.
     Close,
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Show(place, _) => write!(f, "Show({place:?})"),
+            Self::Meddle(meddler) => write!(f, "Meddle({})", meddler.is_some()),
+            Self::DropGpadl(id) => write!(f, "DropGpadl({id:?})"),
+            Self::Retarget(target) => write!(f, "Retarget({target:?})"),
+            Self::Close => f.write_str("Close"),
+        }
+    }
 }
 
 /// Both rings of an open channel, mapped.
@@ -368,6 +383,10 @@ impl Channel {
                 self.releasing.push(id);
                 self.poll()
             }
+            Command::Meddle(meddler) => {
+                self.meddle(meddler);
+                None
+            }
             Command::Retarget(target) => {
                 self.link.target = target;
                 Some(Completion::Retargeted(self.key))
@@ -384,6 +403,24 @@ impl Channel {
                 self.link.backlog.clear();
                 self.releasing.clear();
                 self.poll()
+            }
+        }
+    }
+
+    fn meddle(&mut self, meddler: Option<Box<dyn ChannelMeddler>>) {
+        if self.link.closed {
+            return;
+        }
+        match (&mut self.link.meddler, meddler) {
+            (Some(old), Some(_)) => old.renew(),
+            (old, meddler) => {
+                if let Some(mut old) = std::mem::replace(old, meddler) {
+                    let (packets, interrupt) = old.let_go();
+                    self.link.backlog.extend(packets);
+                    if interrupt {
+                        self.link.interrupts.raise(self.link.target);
+                    }
+                }
             }
         }
     }

@@ -59,6 +59,13 @@ pub trait ChannelMeddler: Send {
     /// Whether the guest's packets stay where they are for now.
     fn holds(&self) -> bool;
 
+    /// What is wanted of it has changed, as [`Bus::meddle`](crate::Bus::meddle) was told.
+    fn renew(&mut self);
+
+    /// It is dropped next, and nothing is to remain of it: the packets that it has kept, in the order
+    /// in which they are due, and whether an interrupt is.
+    fn let_go(&mut self) -> (Vec<HeldPacket>, bool);
+
     /// Becomes readable when the channel should have a turn for the meddler's sake: a timer, for
     /// example.
     fn wakeup(&self) -> BorrowedFd<'_>;

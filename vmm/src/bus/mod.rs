@@ -76,7 +76,7 @@ impl VmBus {
 
     /// Lets `meddler` change what passes.
     pub fn meddle(&mut self, meddler: Arc<dyn Meddler>) {
-        self.bus.meddle(meddler);
+        self.bus.meddle(Some(meddler));
     }
 
     /// Puts a device on the bus.
@@ -113,6 +113,7 @@ impl VmBus {
                 }
                 News::RemoveUnopened(instance) => self.bus.remove_unopened(instance),
                 News::Remove(instance) => self.bus.remove_instance(instance),
+                News::Meddle(meddler) => self.bus.meddle(meddler),
                 News::Show(relid, to) => self.bus.show(relid, to),
                 News::Failed(key, fault) => self.bus.channel_failed(key, fault),
                 News::HostFailed(fault) => return Err(fault),

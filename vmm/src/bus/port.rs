@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use busway_vmbus::{ChannelKey, Completion, Device, Fault, RingSnapshots};
+use busway_vmbus::{ChannelKey, Completion, Device, Fault, Meddler, RingSnapshots};
 use busway_wire::Guid;
 use busway_wire::control::{Header, MessageBuf, MessageType};
 use busway_wire::hypercall::{PostMessage, Status, connection};
@@ -43,6 +43,8 @@ pub enum News {
     RemoveUnopened(Guid),
     /// The device of this instance is to go, whatever the guest does with it.
     Remove(Guid),
+    /// What passes is changed by somebody else, or by nobody.
+    Meddle(Option<Arc<dyn Meddler>>),
     /// Somebody wants to see the rings of the open channel with this relid.
     Show(u32, SyncSender<RingSnapshots>),
     /// A channel cannot go on.

@@ -108,6 +108,15 @@ const KICK: u32 = 0;
 const COMMAND: u32 = 1;
 const FIRST_TOKEN: u32 = 2;
 
+fn events_of(wakeup: &Wakeup<'_>) -> Events {
+    let data = FIRST_TOKEN.saturating_add(wakeup.token);
+    let set = match wakeup.when {
+        When::Readable => EventSet::IN,
+        When::Changed => EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED,
+    };
+    Events::with_data_raw(wakeup.fd.as_raw_fd(), data, set)
+}
+
 struct Loop {
     channel: Channel,
     inbox: Arc<Inbox>,
@@ -122,14 +131,7 @@ impl MutEventSubscriber for Loop {
             Events::with_data(&self.inbox.kick, KICK, EventSet::IN),
             Events::with_data(&self.inbox.bell, COMMAND, EventSet::IN),
         ];
-        for Wakeup { token, fd, when } in self.channel.wakeups() {
-            let data = FIRST_TOKEN.saturating_add(token);
-            let set = match when {
-                When::Readable => EventSet::IN,
-                When::Changed => EventSet::IN | EventSet::OUT | EventSet::EDGE_TRIGGERED,
-            };
-            events.push(Events::with_data_raw(fd.as_raw_fd(), data, set));
-        }
+        events.extend(self.channel.wakeups().iter().map(events_of));
         for event in events {
             if let Err(error) = ops.add(event) {
                 self.fail(Fault::host(error));
@@ -137,7 +139,7 @@ impl MutEventSubscriber for Loop {
         }
     }
 
-    fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
             KICK => {
                 let _ = self.inbox.kick.read();
@@ -147,7 +149,7 @@ impl MutEventSubscriber for Loop {
             }
             COMMAND => {
                 let _ = self.inbox.bell.read();
-                self.obey();
+                self.obey(ops);
             }
             data => {
                 let progress = self.channel.ready(data.saturating_sub(FIRST_TOKEN));
@@ -185,14 +187,35 @@ impl Loop {
         self.port.send(News::Failed(self.channel.key(), fault));
     }
 
-    fn obey(&mut self) {
+    fn obey(&mut self, ops: &mut EventOps<'_>) {
         loop {
             let Some(command) = lock(&self.inbox.commands).pop_front() else {
                 return;
             };
-            let completion = self.channel.command(command);
+            let completion = if matches!(command, Command::Meddle(_)) {
+                self.change_wakeups(command, ops)
+            } else {
+                self.channel.command(command)
+            };
             self.report(completion);
         }
+    }
+
+    /// Obeys a command after which the channel is woken by others.
+    fn change_wakeups(&mut self, command: Command, ops: &mut EventOps<'_>) -> Option<Completion> {
+        for wakeup in self.channel.wakeups() {
+            if let Err(error) = ops.remove(events_of(&wakeup)) {
+                self.fail(Fault::host(error));
+            }
+        }
+        let completion = self.channel.command(command);
+        for wakeup in self.channel.wakeups() {
+            if let Err(error) = ops.add(events_of(&wakeup)) {
+                self.fail(Fault::host(error));
+            }
+        }
+        let _ = self.inbox.kick.write(1);
+        completion
     }
 
     fn report(&self, completion: Option<Completion>) {

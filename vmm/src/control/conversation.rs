@@ -20,7 +20,7 @@ use super::protocol::{
     Action, Addresses, Event, Heartbeat, Kvp, LinkState, Pair, Pool, Reply, Request, Service,
     Status,
 };
-use super::{Handles, disks, nets, rings};
+use super::{Handles, disks, faults, nets, rings};
 use crate::spec::Size;
 
 /// Tells the client of an event.
@@ -100,6 +100,7 @@ impl Conversation {
                     LinkState::Changed => link.control.network_changed(),
                 }
             }
+            Request::Fault(task) => return faults::fault(&self.handles, task),
             Request::Net(task) => return nets::net(&self.handles.nets, task),
             Request::Disk(task) => return disks::disk(&self.handles.disks, task),
             Request::Dvd(task) => return disks::dvd(&self.handles.disks, task),

@@ -8,6 +8,7 @@
 pub mod client;
 mod conversation;
 mod disks;
+mod faults;
 mod nets;
 pub mod protocol;
 pub mod rings;
@@ -22,6 +23,7 @@ use busway_balloon::Balloon;
 use crate::bus::BusLine;
 use crate::disks::Disks;
 use crate::display::Display;
+use crate::faults::Faults;
 use crate::input::Input;
 use crate::integration::Integration;
 use crate::nets::Nets;
@@ -44,6 +46,8 @@ pub struct Handles {
     pub balloon: Option<(Balloon, u64)>,
     /// What goes over its channels.
     pub traffic: Arc<Traffic>,
+    /// What goes wrong on it.
+    pub faults: Arc<Faults>,
     /// The bus.
     pub bus: BusLine,
 }

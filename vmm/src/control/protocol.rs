@@ -101,6 +101,9 @@ pub enum Request {
         /// What becomes of it
         state: LinkState,
     },
+    /// Have the host do things wrong by a script while the guest runs, or right again
+    #[command(subcommand)]
+    Fault(FaultTask),
     /// Add and remove network cards, and say which there are
     #[command(subcommand)]
     Net(NetTask),
@@ -129,6 +132,25 @@ pub enum Request {
 
 fn default_frozen() -> u64 {
     60
+}
+
+/// What can be done with faults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Subcommand)]
+#[serde(tag = "operation", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FaultTask {
+    /// Say which rules there are, and how often each has fired
+    List,
+    /// Add the rules of a script, on open channels too; their time begins now
+    Add {
+        /// The script, as --faults has it
+        file: PathBuf,
+        /// What random numbers start from [default: what the script says, or chance]
+        #[arg(long)]
+        #[serde(default)]
+        seed: Option<u64>,
+    },
+    /// Take all rules away, those of --faults too: what was delayed is sent at once
+    Clear,
 }
 
 /// What can be done with network cards.
@@ -368,6 +390,11 @@ pub enum Reply {
         /// By their numbers.
         channels: Vec<ChannelState>,
     },
+    /// What goes wrong: all rules, or those that were added.
+    Faults {
+        /// The rules that are asked, in order.
+        rules: Vec<FaultRule>,
+    },
     /// The rings of a channel.
     Ring(Box<Rings>),
     /// The guest's memory, in bytes.
@@ -504,6 +531,19 @@ impl ChannelState {
     }
 }
 
+/// A rule of a script of faults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultRule {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub action: String,
+    /// What its random numbers started from.
+    pub seed: u64,
+    /// How often it has fired.
+    pub fired: u64,
+}
+
 /// A disk, or a drive of discs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskState {
@@ -629,6 +669,7 @@ impl fmt::Display for Reply {
             Self::Nets { cards } => cards.iter().try_for_each(|card| write!(f, "{card}")),
             Self::Disks { disks } => disks.iter().try_for_each(|disk| write!(f, "{disk}")),
             Self::Channels { channels } => print_channels(f, channels),
+            Self::Faults { rules } => rules.iter().try_for_each(|rule| write!(f, "{rule}")),
             Self::Ring(rings) => rings.fmt(f),
             Self::Counters { channels } => print_counters(f, channels),
             Self::Balloon { ready, target, memory, available, committed } => {
@@ -653,6 +694,13 @@ impl fmt::Display for Card {
         let Self { network, mac, link_up } = self;
         let link = if *link_up { "up" } else { "down" };
         writeln!(f, "{network:<12} card {mac}, link {link}")
+    }
+}
+
+impl fmt::Display for FaultRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, action, seed, fired } = self;
+        writeln!(f, "{name:<24} {action:<14} fired {fired} times, seed {seed}")
     }
 }
 

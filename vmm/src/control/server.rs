@@ -132,6 +132,7 @@ mod tests {
     use crate::bus::BusLine;
     use crate::control::protocol::Reply;
     use crate::disks::Disks;
+    use crate::faults::Faults;
     use crate::input::Input;
     use crate::integration::Integration;
     use crate::nets::Nets;
@@ -150,8 +151,9 @@ mod tests {
         let (display, balloon) = (None, None);
         let nets = Nets::open(&[], Version::V6_1).unwrap();
         let disks = Disks::open(&[], &[], 1).unwrap();
-        let bus = BusLine::default();
-        let handles = Handles { integration, input, nets, disks, display, balloon, traffic, bus };
+        let (bus, faults) = (BusLine::default(), Faults::none());
+        let handles =
+            Handles { integration, input, nets, disks, display, balloon, traffic, faults, bus };
         Server::start(path, &handles)
     }
 

@@ -151,6 +151,14 @@ impl ChannelMeddler for Playing {
         packet
     }
 
+    fn renew(&mut self) {
+        self.play.renew(&self.faults.script());
+    }
+
+    fn let_go(&mut self) -> (Vec<HeldPacket>, bool) {
+        (self.late.take().collect(), self.interrupt.take().is_some())
+    }
+
     fn holds(&self) -> bool {
         self.paused.is_some()
     }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use busway_fault::{Action, ChannelPlay, Fired, MessagePlay, OnChannel, Script};
+use busway_fault::{Action, ChannelPlay, Fired, MessagePlay, OnChannel, Rule, Script};
 use busway_vmbus::{ChannelMeddler, Fault, LogLimit, Meddler, MessageFate, Place, Side};
 use busway_wire::control::MessageType;
 use busway_wire::{Guid, class};
@@ -27,9 +27,9 @@ const LISTED: usize = 1000;
 
 /// The script of a machine, all its lives long.
 pub struct Faults {
-    /// The script's file, for the log.
+    /// Where rules come from, for the log.
     name: String,
-    script: Arc<Script>,
+    script: Mutex<Arc<Script>>,
     started: Instant,
     messages: Mutex<MessagePlay>,
     record: Mutex<Record>,
@@ -43,6 +43,13 @@ struct Record {
     /// The first of it.
     events: Vec<Event>,
     limits: Vec<LogLimit>,
+}
+
+impl Record {
+    fn grow(&mut self, rules: usize) {
+        self.counts.resize(rules, 0);
+        self.limits.resize_with(rules, LogLimit::default);
+    }
 }
 
 /// What a script has done to a machine. Its JSON form is stable: fields are added, not changed.
@@ -86,16 +93,60 @@ impl Faults {
         let name = format!("--faults {}", file.display());
         let (rules, seed) = (script.rules.len(), script.seed);
         warn!("{name}: {rules} rules; --fault-seed {seed} repeats this run");
+        Self::new(name, script)
+    }
+
+    /// No faults yet, for a machine that starts now.
+    pub fn none() -> Arc<Self> {
+        Self::new("faults".to_owned(), Script::empty())
+    }
+
+    fn new(name: String, script: Script) -> Arc<Self> {
+        let mut record = Record::default();
+        record.grow(script.rules.len());
         let script = Arc::new(script);
-        let limits = std::iter::repeat_with(LogLimit::default).take(rules).collect();
-        let record = Record { counts: vec![0; rules], events: Vec::new(), limits };
         Arc::new(Self {
             name,
             messages: Mutex::new(MessagePlay::new(&script)),
-            script,
+            script: Mutex::new(script),
             started: Instant::now(),
             record: Mutex::new(record),
         })
+    }
+
+    /// Whether anything can go wrong now.
+    pub fn is_active(&self) -> bool {
+        self.script().active().next().is_some()
+    }
+
+    /// Adds the rules of a script, whose time begins now. [`meddler`](Self::meddler) is for the bus,
+    /// then and for channels that are open.
+    pub fn add(&self, more: Script) {
+        let now = self.now();
+        let mut script = lock(&self.script);
+        let mut all = Script::clone(&script);
+        if all.rules.is_empty() {
+            all.seed = more.seed;
+        }
+        let later = |rule: Rule| Rule { after: now + rule.after, ..rule };
+        all.rules.extend(more.rules.into_iter().map(later));
+        lock(&self.record).grow(all.rules.len());
+        *script = Arc::new(all);
+        lock(&self.messages).renew(&script);
+    }
+
+    /// Takes all rules away. What they have done stays in the summary.
+    pub fn clear(&self) {
+        let mut script = lock(&self.script);
+        let mut all = Script::clone(&script);
+        all.retired = all.rules.len();
+        *script = Arc::new(all);
+        lock(&self.messages).renew(&script);
+    }
+
+    /// The rules as they are now.
+    pub fn script(&self) -> Arc<Script> {
+        Arc::clone(&lock(&self.script))
     }
 
     /// Who meddles with a bus in its name.
@@ -105,14 +156,15 @@ impl Faults {
 
     /// What has been done so far.
     pub fn summary(&self) -> Summary {
+        let script = self.script();
         let record = lock(&self.record);
-        let rules = self.script.rules.iter().zip(&record.counts);
+        let rules = script.rules.iter().zip(&record.counts);
         let rules = rules.map(|(rule, count)| RuleSummary {
             name: rule.name.clone(),
             action: rule.action.name(),
             fired: *count,
         });
-        let (seed, rules) = (self.script.seed, rules.collect());
+        let (seed, rules) = (script.seed, rules.collect());
         Summary { seed, rules, events: record.events.clone() }
     }
 
@@ -121,8 +173,9 @@ impl Faults {
     }
 
     /// What is done, now that a rule has fired, which goes into the record.
-    fn fired(&self, fired: Fired, place: &str, at: &str) -> Option<&Action> {
-        let rule = self.script.rules.get(fired.rule)?;
+    fn fired(&self, fired: Fired, place: &str, at: &str) -> Option<Action> {
+        let script = self.script();
+        let rule = script.rules.get(fired.rule)?;
         let (now, number) = (self.now(), fired.number);
         let mut record = lock(&self.record);
         let Record { counts, events, limits } = &mut *record;
@@ -138,13 +191,16 @@ impl Faults {
             let seconds = now.as_millis() as f64 / 1000.0;
             events.push(Event { seconds, rule: fired.rule, place: place.to_owned(), at });
         }
-        Some(&rule.action)
+        Some(rule.action.clone())
     }
 }
 
 impl Drop for Faults {
     fn drop(&mut self) {
         let Summary { seed, rules, .. } = self.summary();
+        if rules.is_empty() {
+            return;
+        }
         let said = rules.iter().map(|rule| format!("{} {} times", rule.name, rule.fired));
         let said: Vec<_> = said.collect();
         warn!("{}: seed {seed}; {}", self.name, said.join(", "));
@@ -171,7 +227,7 @@ impl Meddler for OnBus {
     fn channel(&self, place: &Place) -> Result<Option<Box<dyn ChannelMeddler>>, Fault> {
         let Place { key, class, instance, subchannel, .. } = *place;
         let channel = OnChannel { number: key.number(), class, instance, subchannel };
-        let Some(play) = ChannelPlay::new(&self.0.script, &channel) else {
+        let Some(play) = ChannelPlay::new(&self.0.script(), &channel) else {
             return Ok(None);
         };
         let name = format!("{}#{}", device(class), key.number());

@@ -48,7 +48,7 @@ impl Scene {
         let script = Script::parse(rules, Some(1), 0).unwrap();
         let faults = Faults::start(Path::new("a.toml"), script);
         let mut pair = Pair::new(PairConfig::default());
-        pair.bus.meddle(faults.meddler());
+        pair.bus.meddle(Some(faults.meddler()));
         pair.add(Echo);
         Self { pair, faults, offers: Vec::new() }
     }
@@ -255,4 +255,75 @@ fn what_was_done_is_summed_up() {
     assert_eq!((seed, rules.len(), events.len()), (1, 1, 2));
     assert_eq!((&*rules[0].name, rules[0].action, rules[0].fired), ("lossy", "drop", 2));
     assert_eq!((events[1].rule, &*events[1].at), (0, "host packet 4"));
+}
+
+/// As `busway ctl SOCKET fault add` and `clear` do it.
+fn change(scene: &mut Scene, rules: Option<&str>) {
+    match rules {
+        Some(rules) => scene.faults.add(Script::parse(rules, Some(2), 0).unwrap()),
+        None => scene.faults.clear(),
+    }
+    let active = scene.faults.is_active();
+    scene.pair.bus.meddle(active.then(|| scene.faults.meddler()));
+}
+
+#[test]
+fn rules_come_to_open_channels_and_go() {
+    let mut scene = Scene::new("[[rule]]\nmessage = \"UNLOAD\"\ndo = \"drop\"");
+    let mut channel = scene.open();
+    let mut ids = |scene: &mut Scene, first: u64| -> Vec<u64> {
+        for id in first..first + 3 {
+            channel.request(&mut scene.pair, id, &[0; 8]);
+        }
+        answers(scene, &mut channel).into_iter().map(|(id, _)| id).collect()
+    };
+    assert_eq!(ids(&mut scene, 1), [1, 2, 3]);
+    change(&mut scene, Some(&(host("\"drop\"") + "nth = 2")));
+    assert_eq!(ids(&mut scene, 11), [11, 13]);
+    // What the first has counted stays when another comes.
+    change(&mut scene, Some(&(host("\"drop\"") + "nth = 1")));
+    assert_eq!(ids(&mut scene, 21), [22, 23]);
+    change(&mut scene, None);
+    assert_eq!(ids(&mut scene, 31), [31, 32, 33]);
+    let fired: Vec<_> = scene.faults.summary().rules.iter().map(|rule| rule.fired).collect();
+    assert_eq!(fired, [0, 1, 1]);
+    // Numbers go on behind those of the rules that are gone.
+    change(&mut scene, Some(&(host("{ truncate = 0 }") + "nth = 1")));
+    assert_eq!(ids(&mut scene, 41), [41, 42, 43]);
+    assert_eq!(scene.faults.summary().events.last().unwrap().rule, 3);
+}
+
+#[test]
+fn the_time_of_an_added_rule_begins_when_it_is_added() {
+    let mut scene = Scene::new("[[rule]]\nmessage = \"UNLOAD\"\ndo = \"drop\"");
+    std::thread::sleep(Duration::from_millis(1));
+    change(&mut scene, Some(&(host("\"drop\"") + "after = \"3600s\"")));
+    let after = scene.faults.script().rules[1].after;
+    assert!(after > Duration::from_secs(3600), "{after:?}");
+}
+
+#[test]
+fn what_was_put_off_comes_when_the_rules_go() {
+    let mut scene = Scene::new(&(host("{ delay = \"3600s\" }") + "nth = 1"));
+    let mut channel = scene.open();
+    channel.request(&mut scene.pair, 1, &[0; 8]);
+    assert_eq!(answers(&mut scene, &mut channel), []);
+    change(&mut scene, None);
+    assert_eq!(channel.receive(&mut scene.pair).descriptor.transaction_id, 1);
+
+    let mut scene = Scene::new("[[rule]]\nfrom = \"guest\"\nnth = 1\ndo = { pause = \"3600s\" }");
+    let mut channel = scene.open();
+    channel.request(&mut scene.pair, 1, &[0; 8]);
+    channel.request(&mut scene.pair, 2, &[0; 8]);
+    assert_eq!(answers(&mut scene, &mut channel).len(), 1);
+    change(&mut scene, None);
+    assert_eq!(channel.receive(&mut scene.pair).descriptor.transaction_id, 2);
+
+    let mut scene = Scene::new("[[rule]]\ndo = { interrupt-late = \"3600s\" }");
+    let mut channel = scene.open();
+    channel.request(&mut scene.pair, 1, &[0; 8]);
+    scene.pair.work();
+    assert!(!scene.pair.take_event(0, channel.relid()));
+    change(&mut scene, None);
+    assert!(scene.pair.take_event(0, channel.relid()));
 }
