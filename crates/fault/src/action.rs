@@ -22,6 +22,11 @@ pub enum Action {
     Flip(Flip),
     /// Bytes in the payload of a packet of the host's are replaced.
     Set(Write),
+    /// Bytes between the descriptor and the payload of a packet of the host's are replaced: the ranges
+    /// of transfer pages.
+    SetHeader(Write),
+    /// A packet of the host's goes behind the next one, or a second later if none comes.
+    Reorder,
     /// A packet of the host's names this transaction.
     TransactionId(u64),
     /// A packet passes, and the device is taken from the guest.
@@ -48,14 +53,23 @@ pub struct Flip {
     pub mask: u8,
 }
 
-/// Bytes of a payload, and what they become.
+/// Bytes of a payload or header, and what they become.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Write {
-    /// Bytes from the start of the payload.
+    /// Bytes from its start.
     pub at: usize,
-    /// What stands there; a payload that ends before does not grow.
+    /// What stands there; what ends before does not grow.
     pub bytes: Vec<u8>,
+}
+
+impl Write {
+    fn over(&self, place: &mut [u8]) {
+        let place = place.get_mut(self.at..).unwrap_or_default();
+        for (byte, new) in place.iter_mut().zip(&self.bytes) {
+            *byte = *new;
+        }
+    }
 }
 
 /// A time, as scripts write it: `200ms`, `1.5s`.
@@ -94,6 +108,8 @@ impl Action {
             Self::Truncate(_) => "truncate",
             Self::Flip(_) => "flip",
             Self::Set(_) => "set",
+            Self::SetHeader(_) => "set-header",
+            Self::Reorder => "reorder",
             Self::TransactionId(_) => "transaction-id",
             Self::Rescind => "rescind",
             Self::Pause(_) => "pause",
@@ -105,8 +121,8 @@ impl Action {
     }
 
     /// Makes of a packet what the action makes of it; nothing if the action is of another kind.
-    /// A payload never grows.
-    pub fn edit(&self, transaction_id: &mut u64, payload: &mut Vec<u8>) {
+    /// Neither header nor payload grows.
+    pub fn edit(&self, transaction_id: &mut u64, header: &mut [u8], payload: &mut Vec<u8>) {
         match self {
             Self::Truncate(len) => payload.truncate(*len),
             Self::Flip(Flip { at, mask }) => {
@@ -114,12 +130,8 @@ impl Action {
                     *byte ^= mask;
                 }
             }
-            Self::Set(Write { at, bytes }) => {
-                let place = payload.get_mut(*at..).unwrap_or_default();
-                for (byte, new) in place.iter_mut().zip(bytes) {
-                    *byte = *new;
-                }
-            }
+            Self::Set(write) => write.over(payload),
+            Self::SetHeader(write) => write.over(header),
             Self::TransactionId(id) => *transaction_id = *id,
             _ => {}
         }

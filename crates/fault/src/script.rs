@@ -223,7 +223,9 @@ fn check_action(subject: &Subject, action: &Spanned<Action>) -> Result<(), Wrong
     }
     match action.get_ref() {
         Action::Flip(flip) if flip.mask == 0 => wrong("a mask of 0 flips nothing".to_owned()),
-        Action::Set(write) if write.bytes.is_empty() => wrong("no bytes are set".to_owned()),
+        Action::Set(write) | Action::SetHeader(write) if write.bytes.is_empty() => {
+            wrong("no bytes are set".to_owned())
+        }
         Action::Delay(span) | Action::Pause(span) | Action::InterruptLate(span)
             if span.0 == Duration::ZERO =>
         {

@@ -125,10 +125,18 @@ fn messages_are_counted_by_type_and_told_apart_by_device() {
 }
 
 #[test]
+fn a_header_is_edited_where_it_is() {
+    let (mut header, mut payload) = ([0; 8], vec![1; 8]);
+    let action = Action::SetHeader(Write { at: 5, bytes: vec![7; 9] });
+    action.edit(&mut 1, &mut header, &mut payload);
+    assert_eq!((header, payload), ([0, 0, 0, 0, 0, 7, 7, 7], vec![1; 8]));
+}
+
+#[test]
 fn an_edit_never_makes_a_payload_longer() {
     let edited = |action: Action| {
         let (mut id, mut payload) = (1, vec![0, 1, 2, 3]);
-        action.edit(&mut id, &mut payload);
+        action.edit(&mut id, &mut [], &mut payload);
         (id, payload)
     };
     let bytes = vec![8, 9];

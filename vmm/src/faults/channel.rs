@@ -23,6 +23,8 @@ pub(super) struct Playing {
     play: ChannelPlay,
     name: String,
     late: Later<HeldPacket>,
+    /// A packet that goes behind the next, and when it goes if there is none.
+    behind: Option<(Duration, HeldPacket)>,
     /// Until when the guest's packets stay in the ring.
     paused: Option<Duration>,
     /// When an interrupt is raised that was put off.
@@ -36,13 +38,16 @@ impl Playing {
     pub(super) fn new(faults: Arc<Faults>, play: ChannelPlay, name: String) -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        let (late, paused, interrupt, armed) = (Later::default(), None, None, None);
-        Ok(Self { faults, play, name, late, paused, interrupt, timer, armed })
+        let (late, behind) = (Later::default(), None);
+        let (paused, interrupt, armed) = (None, None, None);
+        Ok(Self { faults, play, name, late, behind, paused, interrupt, timer, armed })
     }
 
     /// Has the channel woken when the next thing is due.
     fn arm(&mut self) {
-        let next = [self.late.next(), self.paused, self.interrupt].into_iter().flatten().min();
+        let behind = self.behind.as_ref().map(|(due, _)| *due);
+        let next = [self.late.next(), behind, self.paused, self.interrupt];
+        let next = next.into_iter().flatten().min();
         if next == self.armed && next.is_none_or(|next| self.faults.now() < next) {
             return;
         }
@@ -62,12 +67,9 @@ impl Playing {
         self.paused = Some(self.faults.now() + span);
         self.arm();
     }
-}
 
-const NANOSECOND: Duration = Duration::from_nanos(1);
-
-impl ChannelMeddler for Playing {
-    fn sends(&mut self, packet: &Outgoing<'_>) -> HostFate {
+    /// What the script makes of a packet.
+    fn fate(&mut self, packet: &Outgoing<'_>) -> HostFate {
         let now = self.faults.now();
         let fired = self.play.packet(End::Host, packet.kind, packet.payload, now);
         let Some(fired) = fired else {
@@ -85,6 +87,11 @@ impl ChannelMeddler for Playing {
                 let packet = HeldPacket::of(packet);
                 HostFate::Becomes(vec![packet.clone(), packet])
             }
+            Some(Action::Reorder) => {
+                self.behind = Some((now + ALONE, HeldPacket::of(packet)));
+                self.arm();
+                HostFate::Becomes(Vec::new())
+            }
             Some(Action::Rescind) => HostFate::Rescinds,
             Some(Action::Pause(span)) => {
                 self.pause(span.0);
@@ -92,10 +99,37 @@ impl ChannelMeddler for Playing {
             }
             Some(action) => {
                 let mut packet = HeldPacket::of(packet);
-                action.edit(&mut packet.transaction_id, &mut packet.payload);
+                let HeldPacket { transaction_id, header, payload, .. } = &mut packet;
+                action.edit(transaction_id, header, payload);
                 HostFate::Becomes(vec![packet])
             }
             None => HostFate::Passes,
+        }
+    }
+}
+
+const NANOSECOND: Duration = Duration::from_nanos(1);
+
+/// How long a packet waits for the one that it is to go behind.
+const ALONE: Duration = Duration::from_secs(1);
+
+impl ChannelMeddler for Playing {
+    fn sends(&mut self, packet: &Outgoing<'_>) -> HostFate {
+        let before = self.behind.take();
+        let fate = self.fate(packet);
+        let Some((due, before)) = before else {
+            return fate;
+        };
+        match fate {
+            HostFate::Passes => HostFate::Becomes(vec![HeldPacket::of(packet), before]),
+            HostFate::Becomes(mut packets) => {
+                packets.push(before);
+                HostFate::Becomes(packets)
+            }
+            HostFate::Rescinds => {
+                self.behind = Some((due, before));
+                HostFate::Rescinds
+            }
         }
     }
 
@@ -143,7 +177,9 @@ impl ChannelMeddler for Playing {
 
     fn late(&mut self) -> Option<HeldPacket> {
         let now = self.faults.now();
-        let packet = self.late.pop(now);
+        let is_due = |(due, _): &mut (Duration, HeldPacket)| *due <= now;
+        let behind = self.behind.take_if(is_due).map(|(_, packet)| packet);
+        let packet = behind.or_else(|| self.late.pop(now));
         if packet.is_none() {
             self.paused = self.paused.filter(|until| now < *until);
             self.arm();
@@ -156,7 +192,8 @@ impl ChannelMeddler for Playing {
     }
 
     fn let_go(&mut self) -> (Vec<HeldPacket>, bool) {
-        (self.late.take().collect(), self.interrupt.take().is_some())
+        let behind = self.behind.take().map(|(_, packet)| packet);
+        (behind.into_iter().chain(self.late.take()).collect(), self.interrupt.take().is_some())
     }
 
     fn holds(&self) -> bool {

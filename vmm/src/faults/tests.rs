@@ -327,3 +327,16 @@ fn what_was_put_off_comes_when_the_rules_go() {
     change(&mut scene, None);
     assert!(scene.pair.take_event(0, channel.relid()));
 }
+
+#[test]
+fn a_packet_goes_behind_the_next_or_alone() {
+    let mut scene = Scene::new(&(host("\"reorder\"") + "every = 2"));
+    let mut channel = scene.open();
+    for id in 1..=4 {
+        channel.request(&mut scene.pair, id, &[0; 8]);
+    }
+    let ids: Vec<_> = answers(&mut scene, &mut channel).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, [1, 3, 2]);
+    // Nothing follows: it comes when it has waited long enough.
+    assert_eq!(channel.receive(&mut scene.pair).descriptor.transaction_id, 4);
+}
