@@ -56,6 +56,14 @@ const PATIENCE: Duration = Duration::from_secs(400);
 /// What each reboot of a test adds to that.
 const MORE_FOR_A_REBOOT: Duration = Duration::from_secs(60);
 
+/// What each MiB adds that a test moves each way beyond what it moves by itself.
+const MORE_FOR_A_MIB: Duration = Duration::from_secs(12);
+
+/// MiB that go by TCP each way where very many are to pass, if BUSWAY_TCP_MIB says so.
+pub(crate) fn tcp_mib() -> Option<u32> {
+    std::env::var("BUSWAY_TCP_MIB").ok().map(|mib| mib.parse().unwrap())
+}
+
 /// How often a guest reboots where it does that again and again: as BUSWAY_REBOOTS says, else a few times.
 pub(crate) fn reboots() -> u32 {
     std::env::var("BUSWAY_REBOOTS").map_or(3, |count| count.parse().unwrap())
@@ -76,9 +84,10 @@ impl Case {
         // In memory, as the machine's own disk would only add its moods.
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let more = MORE_FOR_A_REBOOT * reboots() + MORE_FOR_A_MIB * tcp_mib().unwrap_or(0);
         Self {
             kernel,
-            deadline: Instant::now() + PATIENCE + MORE_FOR_A_REBOOT * reboots(),
+            deadline: Instant::now() + PATIENCE + more,
             scratch: tempfile::tempdir_in(parent).unwrap(),
             transcript: Transcript::default(),
         }

@@ -24,8 +24,12 @@ const PROGRAMS: [&str; 6] =
 /// Names of the tests that have passed before, for `tests/boot` to leave out.
 const DONE: &str = "done";
 
-/// For all of them together, on a slow machine.
+/// For all of them together, on a slow machine; and where one of [`NUMBERS`] makes some of them long.
 const TIMEOUT: Duration = Duration::from_secs(60 * 60);
+const LONG_TIMEOUT: Duration = Duration::from_secs(8 * 60 * 60);
+
+/// Environment variables by which tests do more of what takes long (CONTRIBUTING.md).
+const NUMBERS: [&str; 2] = ["BUSWAY_REBOOTS", "BUSWAY_TCP_MIB"];
 
 /// How often a crashed host is started again for the tests that are left; each time costs two minutes.
 const CRASHES: usize = 3;
@@ -46,11 +50,12 @@ pub(crate) fn run(
     let mut job = job(kernels, words, scratch.path())?;
     let host = Host::choose(Machine { memory_mib: 6 << 10, cpus: 2 })?;
     let started = Instant::now();
+    let timeout = if numbers().next().is_some() { LONG_TIMEOUT } else { TIMEOUT };
     let mut done = Vec::new();
     let mut crashes = 0;
     let status = loop {
         fs::write(scratch.path().join(DONE), done.join("\n"))?;
-        job.timeout = Some(TIMEOUT.saturating_sub(started.elapsed()));
+        job.timeout = Some(timeout.saturating_sub(started.elapsed()));
         let mut feed = |bytes: &[u8]| {
             tally.feed(bytes);
             watch(bytes);
@@ -79,19 +84,22 @@ fn job(kernels: &[String], words: &[String], scratch: &Path) -> anyhow::Result<J
     files.push(file("agent", workspace::agent()?));
     files.push(file("boot", workspace::test_program("busway-tests", "boot")?));
     files.push(file(DONE, scratch.join(DONE)));
-    // A number for a test that can take long; the job's own environment is another machine's.
-    let reboots = std::env::var("BUSWAY_REBOOTS").ok();
-    let reboots = reboots.map(|count| ["env".to_owned(), format!("BUSWAY_REBOOTS={count}")]);
-    let boot = ["./boot".to_owned()];
-    let command = reboots.into_iter().flatten().chain(boot).map(OsString::from);
+    // The job's own environment is another machine's.
+    let command = ["env".to_owned()].into_iter().chain(numbers()).chain(["./boot".to_owned()]);
     Ok(Job {
-        command: command.chain(words.iter().map(OsString::from)).collect(),
+        command: command.chain(words.iter().cloned()).map(OsString::from).collect(),
         terminal: false,
         programs: vec![workspace::busway()?],
         files,
         outs: Vec::new(),
         timeout: None,
     })
+}
+
+/// Those that are set, as `env` takes them.
+fn numbers() -> impl Iterator<Item = String> {
+    let assign = |name| std::env::var(name).ok().map(|value| format!("{name}={value}"));
+    NUMBERS.into_iter().filter_map(assign)
 }
 
 fn file(name: &str, source: PathBuf) -> FileIn {
