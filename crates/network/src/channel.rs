@@ -92,6 +92,8 @@ pub(crate) struct NetworkChannel {
     /// Frames from other channels, while they are looked at.
     parcel: Parcel,
     answers: VecDeque<Answer>,
+    /// What a packet of frames that were taken is answered with.
+    taken: Message,
     /// The open channels that the guest was told to send on.
     announced: usize,
     /// The network may have a frame.
@@ -115,6 +117,8 @@ impl NetworkChannel {
         let (changes, settings) = shared.settings();
         let readable = queue.receives();
         let sender = Sender::new(&memory, nature.offloads);
+        let body = RndisPacketComplete { status: Status::SUCCESS };
+        let taken = Message::new(MessageType::SEND_RNDIS_PACKET_COMPLETE, &body);
         let mut channel = Self {
             index,
             nature,
@@ -131,6 +135,7 @@ impl NetworkChannel {
             mail: Mail::default(),
             parcel: Parcel::default(),
             answers: VecDeque::new(),
+            taken,
             announced: 1,
             readable,
             full: false,
@@ -206,6 +211,9 @@ impl NetworkChannel {
         let answer = match message.kind {
             MessageType::SEND_RNDIS_PACKET => {
                 let status = self.rndis(packet, message.body(), io)?;
+                if status == Status::SUCCESS && packet.descriptor.wants_completion() {
+                    return io.complete(packet.descriptor.transaction_id, self.taken.as_bytes());
+                }
                 let body = RndisPacketComplete { status };
                 Some(Message::new(MessageType::SEND_RNDIS_PACKET_COMPLETE, &body))
             }

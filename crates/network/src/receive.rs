@@ -186,7 +186,7 @@ impl Receiver {
             return None;
         }
         if header.flags.needs_checksum() && header.gso_type.is_none() {
-            self.fill_checksum(start + FrameHeader::LEN, len, &header);
+            self.fill_checksum(start + FrameHeader::LEN, bytes, len, &header);
         }
         let hash = settings.steering.as_ref().zip(frame.flow.as_ref());
         let hash = hash.and_then(|(steering, flow)| steering.hash(flow));
@@ -238,15 +238,19 @@ impl Receiver {
         }
     }
 
-    /// Computes the checksum that is missing in a frame: the guest may pass it on.
-    fn fill_checksum(&self, frame_at: usize, len: usize, header: &FrameHeader) {
+    /// Computes the checksum that is missing in a frame of `len` bytes, of which the first ones are in
+    /// `seen`: the guest may pass it on.
+    fn fill_checksum(&self, frame_at: usize, seen: &[u8], len: usize, header: &FrameHeader) {
         let from = usize::from(header.checksum_start);
         let to = from + usize::from(header.checksum_offset);
         if to + 2 > len {
             return;
         }
         let mut sum = Sum::default();
-        sum.add_buffer(&self.buffer.memory, frame_at + from, len - from);
+        let seen = seen.get(from..).unwrap_or_default();
+        sum.add(seen);
+        let at = from + seen.len();
+        sum.add_buffer(&self.buffer.memory, frame_at + at, len - at);
         self.buffer.memory.write_at(frame_at + to, &sum.finish_transport());
     }
 

@@ -49,7 +49,7 @@ impl<M: RingMem> Reader<M> {
     /// Takes the next packet, into `buf`; `None` when the ring is empty.
     ///
     /// The writer's room does not grow until [`publish`](Self::publish).
-    #[inline]
+    #[inline(always)]
     pub fn next<'b>(&mut self, buf: &'b mut PacketBuf) -> Result<Option<Packet<'b>>, RingError> {
         if self.read == self.write {
             self.write = checked_index(&self.mem, Word::WriteIndex)?;

@@ -3,7 +3,6 @@
 //! The end of a ring that puts packets in.
 
 use busway_wire::ring::FEATURE_PENDING_SEND_SIZE;
-use zerocopy::IntoBytes;
 
 use crate::{
     DESCRIPTOR, Outgoing, RingError, RingMem, TRAILER, Word, advance, checked_index, used,
@@ -102,7 +101,9 @@ impl<M: RingMem> Writer<M> {
             return Err(Full::NoRoom { need: room, free: self.known_free() });
         }
         let start = self.write;
-        self.mem.write(start, descriptor.as_bytes());
+        let [first, second] = descriptor.words().map(u64::to_le_bytes);
+        self.mem.write(start, &first);
+        self.mem.write(advance(start, DESCRIPTOR / 2, len), &second);
         if !packet.header.is_empty() {
             self.mem.write(advance(start, DESCRIPTOR, len), packet.header);
         }

@@ -79,6 +79,16 @@ impl Descriptor {
         self.total_len8 as usize * 8
     }
 
+    /// The two words that it is in memory. Fields of two bytes that are stored one by one and then
+    /// copied at once make a processor wait for each store.
+    #[inline]
+    pub fn words(&self) -> [u64; 2] {
+        let Self { kind: PacketType(kind), data_offset8, total_len8, flags, .. } = *self;
+        let fields = [kind, data_offset8, total_len8, flags];
+        let first = fields.iter().rev().fold(0, |word, field| word << 16 | u64::from(*field));
+        [first, self.transaction_id]
+    }
+
     /// Whether the sender waits for a completion.
     pub const fn wants_completion(&self) -> bool {
         self.flags & COMPLETION_REQUESTED != 0
