@@ -183,6 +183,7 @@ pub fn run(
         (Some(faults), Some(script)) => Faults::start(&faults.file, script),
         _ => Faults::none(),
     };
+    let _sum_up = faults.sum_up();
     if let (Some(watch), true) = (watch, faults.is_active()) {
         watch.suffers(&faults);
     }

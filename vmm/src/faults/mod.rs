@@ -149,6 +149,11 @@ impl Faults {
         Arc::clone(&lock(&self.script))
     }
 
+    /// Sums up when that is dropped.
+    pub fn sum_up(self: &Arc<Self>) -> SumUp {
+        SumUp(Arc::clone(self))
+    }
+
     /// Who meddles with a bus in its name.
     pub fn meddler(self: &Arc<Self>) -> Arc<dyn Meddler> {
         Arc::new(OnBus(Arc::clone(self)))
@@ -195,15 +200,18 @@ impl Faults {
     }
 }
 
-impl Drop for Faults {
+/// The end of a run, at which the log says what was done; others may hold the script longer.
+pub struct SumUp(Arc<Faults>);
+
+impl Drop for SumUp {
     fn drop(&mut self) {
-        let Summary { seed, rules, .. } = self.summary();
+        let Summary { seed, rules, .. } = self.0.summary();
         if rules.is_empty() {
             return;
         }
         let said = rules.iter().map(|rule| format!("{} {} times", rule.name, rule.fired));
         let said: Vec<_> = said.collect();
-        warn!("{}: seed {seed}; {}", self.name, said.join(", "));
+        warn!("{}: seed {seed}; {}", self.0.name, said.join(", "));
     }
 }
 
