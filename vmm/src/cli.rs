@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::control::protocol::Request;
 use crate::decode::DecodeArgs;
+use crate::fuzz::FuzzArgs;
 use crate::smoke::args::SmokeArgs;
 use crate::spec::{
     FaultsSpec, HypervSpec, OnPanic, OnReset, SpecError, ValueError, VersionArgs, VmSpec,
@@ -34,6 +35,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Boot an image and judge, from outside, whether its Hyper-V drivers work
     Smoke(Box<SmokeArgs>),
+    /// Say wrong things to a guest's driver, made from a seed, and see whether the guest stands it
+    FuzzGuest(Box<FuzzArgs>),
     /// Explain a capture: every message and packet, with what they answer and how long that took
     Decode(DecodeArgs),
     /// Say what this machine's KVM can do for busway, and what to do about what is missing

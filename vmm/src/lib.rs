@@ -25,6 +25,7 @@
 //! capture      what passes between guest and host, in a file
 //! decode       what such a file says
 //! faults       a script of what goes wrong between them
+//! fuzz         guests under scripts of its own making
 //! check        what this machine's KVM can do
 //! ```
 //!
@@ -48,6 +49,7 @@ pub mod display;
 pub mod engine;
 pub mod event_loop;
 pub mod faults;
+pub mod fuzz;
 pub mod input;
 pub mod integration;
 pub mod kvm;

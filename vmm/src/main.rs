@@ -28,6 +28,9 @@ fn main() -> ExitCode {
     let status = match &cli.command {
         Command::Run(arguments) => run(arguments),
         Command::Smoke(arguments) => smoke(arguments),
+        Command::FuzzGuest(arguments) => {
+            busway::fuzz::fuzz(arguments).map(|stood| u8::from(!stood)).map_err(Into::into)
+        }
         Command::Decode(arguments) => busway::decode::decode(arguments).map_err(Into::into),
         Command::Check(arguments) => check(arguments),
         Command::Top(arguments) => busway::top::top(arguments).map(|()| 0).map_err(Into::into),
