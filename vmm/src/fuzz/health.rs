@@ -20,6 +20,9 @@ const SIGNS: [&str; 14] = [
     "refcount_t:",
 ];
 
+/// Signs behind which Linux says where it was.
+const FAULTS: [&str; 4] = ["Oops:", "BUG:", "BUG at", "general protection fault"];
+
 /// Lines behind a sign of a fault in which the place of it stands.
 const NEAR: usize = 8;
 
@@ -36,7 +39,9 @@ pub(super) fn signs(console: &str) -> Vec<String> {
     let is_sign = |line: &&str| SIGNS.iter().any(|sign| line.contains(sign));
     let signs = lines.iter().enumerate().filter(|(_, line)| is_sign(line));
     let signs = signs.map(|(at, line)| {
-        let behind = lines.get(at + 1..).unwrap_or_default().iter().take(NEAR);
+        let is_fault = FAULTS.iter().any(|sign| line.contains(sign));
+        let behind = lines.get(at + 1..).filter(|_| is_fault).unwrap_or_default();
+        let behind = behind.iter().take(NEAR);
         let place = behind.filter_map(|line| line.split_once("RIP: 0010:")).next();
         let place = place.and_then(|(_, place)| place.split(['+', ' ']).next());
         let place = place.map(|place| format!(" in {place}")).unwrap_or_default();
@@ -74,6 +79,9 @@ mod tests {
         assert_eq!(super::sign("[ 1.5] BUG: unable to ha", &[]), None, "the line is not whole");
         let fault = "general protection fault: 0000\nCPU: 0\nRIP: 0010:storvsc_on+0x3/0x4 [x]\n";
         assert_eq!(signs(fault), ["general protection fault: N in storvsc_on"]);
+        let by_itself = "SRSO: WARNING: See the manual.\n";
+        let both = format!("{by_itself}{fault}");
+        assert_eq!(super::sign(&both, &signs(by_itself)).as_deref(), Some(&*signs(fault)[0]));
         let warn = "[  2.0] WARNING: CPU: 0 PID: 1 at kernel/a.c:12 f+0x1/0x2\n";
         assert_eq!(signs(warn), ["WARNING: CPU: N PID: N at kernel/a.c:12 f+0x1/0x2"]);
     }

@@ -94,7 +94,7 @@ fn storage() -> Vec<Shape> {
         Shape {
             kind,
             fields: [&packet[..], &srb].concat(),
-            ..shape("SRB's answer", "completion", 6..=160)
+            ..shape("SRB's answer", "completion", 6..=60)
         },
     ]
 }
@@ -119,14 +119,14 @@ fn network() -> Vec<Shape> {
     let rndis = fields!(body, RndisPacket: channel, section_index, section_len);
     let pages = fields!(0, TransferPageHeader: page_set_id, sender_owns_set, range_count);
     let range = fields!(size_of::<TransferPageHeader>(), TransferRange: byte_count, byte_offset);
-    let frames = say("RNDIS", "transfer-pages", Kind::SEND_RNDIS_PACKET, &rndis, 1..=60);
+    let frames = say("RNDIS", "transfer-pages", Kind::SEND_RNDIS_PACKET, &rndis, 1..=24);
     vec![
         handshake(say("INIT_COMPLETE", "", Kind::INIT_COMPLETE, &init, 1..=2)),
         handshake(say("receive buffer", "", Kind::SEND_RECEIVE_BUFFER_COMPLETE, &receive, 1..=1)),
         handshake(say("send buffer", "", Kind::SEND_SEND_BUFFER_COMPLETE, &send, 1..=1)),
         handshake(say("subchannels", "", Kind::SUBCHANNEL, &more, 1..=1)),
         handshake(say("indirection table", "", Kind::SEND_INDIRECTION_TABLE, &table, 1..=1)),
-        say("RNDIS taken", "completion", Kind::SEND_RNDIS_PACKET_COMPLETE, &done, 1..=60),
+        say("RNDIS taken", "completion", Kind::SEND_RNDIS_PACKET_COMPLETE, &done, 1..=24),
         Shape { header: [&pages[..], &range].concat(), ..frames },
     ]
 }
