@@ -30,10 +30,14 @@ pub(crate) struct Setup {
 }
 
 pub(crate) fn setup(queues: u16) -> Setup {
+    setup_on(Network::loopback(), queues)
+}
+
+pub(crate) fn setup_on(network: Network, queues: u16) -> Setup {
     let mut pair = Pair::new(PairConfig { vps: 2, ram_pages: 8192, ..PairConfig::default() });
     let instance = Guid::from_text_order(0x6e65_7400_0000_4000_8000_0000_0000_0001);
     let options = CardOptions { instance, mac: Mac(MAC), mtu: 9000, queues };
-    let card = NetworkCard::new(&options, Network::loopback());
+    let card = NetworkCard::new(&options, network);
     let link = card.link();
     let device = pair.add(card);
     let connected = pair.connect(BusVersion::V5_3);
@@ -73,7 +77,7 @@ pub(crate) fn tcp_frame(payload: usize, source_port: u16, for_cutting: bool) -> 
 }
 
 /// The one's complement sum of big-endian words (RFC 1071), the slow way.
-fn sum(bytes: &[u8]) -> u16 {
+pub(crate) fn sum(bytes: &[u8]) -> u16 {
     let words = bytes
         .chunks(2)
         .map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0)));
@@ -274,7 +278,7 @@ fn a_vlan_tag_travels_in_a_note() {
 }
 
 /// Switches coalescing on, of both kinds.
-fn coalesce(pair: &mut Pair, driver: &mut Netvsc) {
+pub(crate) fn coalesce(pair: &mut Pair, driver: &mut Netvsc) {
     let mut parameters = [0; 28];
     parameters[..4].copy_from_slice(&[0x80, 3, 28, 0]);
     (parameters[22], parameters[23]) = (2, 2);

@@ -3,11 +3,11 @@
 //! What a driver asks its network card, and what it tells it.
 
 use busway_testkit::Pair;
-use busway_wire::nvsp::{RndisChannel, Status};
+use busway_wire::nvsp::{RndisChannel, Status, Version};
 use busway_wire::rndis::{Oid, Status as RndisStatus};
 
 use crate::netvsc::{Netvsc, message, words};
-use crate::network::{MAC, frame, started};
+use crate::network::{MAC, frame, setup, started};
 
 #[test]
 fn questions_have_answers_of_the_right_length() {
@@ -115,4 +115,77 @@ fn groups_that_are_named_are_told_from_others() {
     assert_eq!(driver.set(pair, list, &[1; 33 * 6]), RndisStatus(0xc001_0009));
     assert_eq!(driver.set(pair, list, &[1; 7]), RndisStatus::INVALID_LENGTH);
     assert_eq!(come(pair, &mut driver), [], "what is refused changes nothing");
+}
+
+/// What `rndis_filter_set_device_mac` of Linux sends: a parameter's name and its value, in UTF-16.
+fn parameter(name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    let (name, value) = (text(name), text(value));
+    let lens = [name.len() as u32, value.len() as u32];
+    [words(&[20, lens[0], 2, 20 + lens[0], lens[1]]), name, value].concat()
+}
+
+#[test]
+fn an_address_is_changed_by_a_parameter_of_that_name() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    let mut set = |name, value| {
+        let status = driver.set(pair, Oid::GEN_RNDIS_CONFIG_PARAMETER, &parameter(name, value));
+        (status, driver.query(pair, Oid::ETHERNET_CURRENT_ADDRESS, 0).unwrap())
+    };
+    let other = vec![2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee];
+    assert_eq!(set("NetworkAddress", "02aabbccddee"), (RndisStatus::SUCCESS, other.clone()));
+    assert_eq!(set("NetworkAddress", "01aabbccddee"), (RndisStatus::INVALID_DATA, other.clone()));
+    assert_eq!(set("NetworkAddress", "02aabbccdde"), (RndisStatus::INVALID_DATA, other.clone()));
+    assert_eq!(set("Color", "02aabbccdd00"), (RndisStatus::NOT_SUPPORTED, other.clone()));
+    driver.send_frame(pair, &[], &[&other[..], &frame(60)[6..]].concat());
+    assert_eq!(driver.frames(pair).len(), 1);
+    assert_eq!(driver.query(pair, Oid::ETHERNET_PERMANENT_ADDRESS, 0), Ok(MAC.to_vec()));
+}
+
+#[test]
+fn what_cannot_be_set_is_refused() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    let encapsulation = words(&[0x001c_0180, 1, 14, 0, 0, 0, 0]);
+    let mut set = |oid, value: &[u8]| driver.set(pair, oid, value);
+    assert_eq!(set(Oid::OFFLOAD_ENCAPSULATION, &encapsulation), RndisStatus::SUCCESS);
+    assert_eq!(set(Oid::GEN_CURRENT_LOOKAHEAD, &words(&[128])), RndisStatus::SUCCESS);
+    assert_eq!(set(Oid::ETHERNET_PERMANENT_ADDRESS, &MAC), RndisStatus::NOT_SUPPORTED);
+    assert_eq!(set(Oid(0x0001_01ff), &[0; 4]), RndisStatus::NOT_SUPPORTED);
+    assert_eq!(set(Oid::GEN_CURRENT_PACKET_FILTER, &[1; 3]), RndisStatus::INVALID_LENGTH);
+    assert_eq!(set(Oid::TCP_OFFLOAD_PARAMETERS, &[0; 4]), RndisStatus::INVALID_LENGTH);
+}
+
+/// FreeBSD's names have more than 16 bits, and it compares all of them. HALT has no answer, and ends
+/// frames and filter.
+#[test]
+fn other_requests_have_their_answers() {
+    let (mut setup, mut driver) = started(1);
+    let pair = &mut setup.pair;
+    let keepalive = driver.control(pair, &words(&[8, 12, 0xfedc_ba98]));
+    assert_eq!(keepalive, words(&[0x8000_0008, 16, 0xfedc_ba98, 0]));
+    assert_eq!(driver.control(pair, &words(&[6, 12, 0]))[..12], words(&[0x8000_0006, 16, 0]));
+    let halt = words(&[3, 12, 5]);
+    assert_eq!(driver.send_section(pair, RndisChannel::CONTROL, 1, &halt), Status::SUCCESS);
+    assert!(driver.take_packet(pair).is_none());
+    driver.send_frame(pair, &[], &frame(60));
+    assert!(driver.frames(pair).is_empty());
+    driver.initialize(pair);
+    assert_eq!(driver.query(pair, Oid::GEN_CURRENT_PACKET_FILTER, 0), Ok(words(&[0])));
+    driver.set_filter(pair, 0x0d);
+    driver.send_frame(pair, &[], &frame(60));
+    assert_eq!(driver.frames(pair).len(), 1);
+    assert_eq!(driver.query(pair, Oid::GEN_XMIT_OK, 0), Ok(words(&[1])), "none after HALT");
+}
+
+/// Spreading came with NVSP 5.
+#[test]
+fn older_versions_do_not_spread() {
+    for (version, spreads) in [(Version::V5, true), (Version::V4, false)] {
+        let mut setup = setup(4);
+        let mut driver = Netvsc::start(&mut setup.pair, &setup.offer, version);
+        let answer = driver.query(&mut setup.pair, Oid::GEN_RECEIVE_SCALE_CAPABILITIES, 18);
+        assert_eq!(answer.is_ok(), spreads, "{version}");
+    }
 }
