@@ -14,8 +14,6 @@ use std::thread;
 
 use busway_guest_agent::{check_noise, send_noise};
 
-use crate::case::Skip;
-
 /// Who listens on all addresses of the host: one that takes noise, one that gives it, one that sends
 /// datagrams back.
 pub(crate) const PUSH: u16 = 7001;
@@ -33,15 +31,14 @@ pub(crate) struct Tap {
 impl Tap {
     /// A TAP with a number of its own; `several` is whether it has several queues. Or why there can be
     /// none here.
-    pub(crate) fn new(several: bool) -> Result<Self, Skip> {
+    pub(crate) fn new(several: bool) -> Result<Self, String> {
         static ANSWERS: Once = Once::new();
         static NEXT: AtomicU8 = AtomicU8::new(1);
         ANSWERS.call_once(answer);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = &*format!("bw{number}");
         let created = attach(name, several).and_then(|file| persist(&file, true));
-        created
-            .map_err(|error| Skip(format!("no TAP can be had here, which takes root: {error}")))?;
+        created.map_err(|error| format!("no TAP can be had here, which takes root: {error}"))?;
         let tap = Self { name: name.to_owned(), number, several, dhcp: None };
         tap.ip(&["addr", "add", &format!("{}/24", tap.host()), "dev", name]);
         tap.ip(&["link", "set", name, "up"]);

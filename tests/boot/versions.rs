@@ -83,7 +83,7 @@ fn falls_back(case: &Case, bus: (u32, u32), storage: (u32, u32), network: &str) 
     }
     let has_subchannels = storage >= (5, 1);
     let [bus, storage] = [bus, storage].map(|(major, minor)| format!("{major}.{minor}"));
-    let tap = Tap::new(true)?;
+    let tap = Tap::new(true).map_err(Skip)?;
     let (disk, file) = (case.disk(4), case.path("pcapng"));
     let guest = case.guest().cpus(2).disk(&disk).flag("--capture").flag(&file);
     let guest = guest.flag("--net").flag(format!("tap={},queues=2", tap.name()));
