@@ -17,7 +17,8 @@ use crate::lab::{FileIn, FileOut, Host, Job, Machine};
 use crate::{tools, workspace};
 
 /// What there is, in the table's order.
-pub(crate) const NAMES: [&str; 4] = ["vmm/start", "guest/exits", "guest/signal", "guest/boot"];
+pub(crate) const NAMES: [&str; 5] =
+    ["vmm/start", "guest/exits", "guest/network", "guest/signal", "guest/boot"];
 
 const KERNEL: &str = "bookworm-cloud";
 

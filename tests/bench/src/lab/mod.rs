@@ -15,15 +15,20 @@
 mod boot;
 mod exits;
 mod guest;
+mod network;
 mod process;
 mod signal;
 mod start;
+#[expect(dead_code, clippy::unwrap_used, reason = "the TAP of the boot tests, in part")]
+#[path = "../../../boot/tap.rs"]
+mod tap;
 
 use crate::Bench;
 
 pub const BENCHES: &[(&str, Bench)] = &[
     ("vmm/start", start::run),
     ("guest/exits", exits::run),
+    ("guest/network", network::run),
     ("guest/signal", signal::run),
     ("guest/boot", boot::run),
 ];
