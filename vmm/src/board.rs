@@ -17,13 +17,14 @@ use busway_wire::Version;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::acpi;
-use crate::boot::{self, BootError, Entry, Sources};
+use crate::boot::{self, BootError, Entry, Mode, Sources};
 use crate::bus::{Port, VmBus};
 use crate::capture::Capture;
 use crate::console::Output;
 use crate::devices::ports::{Ports, SERIAL_LINE};
 use crate::devices::serial::SerialPort;
 use crate::engine::{Engine, EngineKind};
+use crate::firmware::Firmware;
 use crate::kvm::{Host, KvmEngine, KvmError, UserspaceEngine, Vcpu, Vm};
 use crate::memory::Layout;
 use crate::partition::Partition;
@@ -128,6 +129,8 @@ pub struct Board {
     memory: GuestMemory,
     synic: Arc<Synic>,
     has_screen: bool,
+    /// Where the firmware says that memory is, if the guest has one.
+    firmware: Option<Layout>,
 }
 
 impl Board {
@@ -157,7 +160,8 @@ impl Board {
             first.enter(&entry)?;
         }
         let has_screen = map.vram.is_some();
-        Ok(Self { vcpus, processors, engine, vm, memory, synic, has_screen })
+        let firmware = (entry.mode == Mode::Real).then_some(map);
+        Ok(Self { vcpus, processors, engine, vm, memory, synic, has_screen, firmware })
     }
 
     /// A bus for this machine, without devices, and the port by which it hears of its guest. It
@@ -197,8 +201,11 @@ impl Board {
         self.vm.connect_line(SERIAL_LINE, &line)?;
         let serial = Arc::new(Mutex::new(SerialPort::new(line, drained, output)));
         let processors = self.processors;
+        let firmware =
+            self.firmware.map(|map| Firmware::new(self.memory.clone(), map, Arc::clone(&serial)));
         let (memory, threads) = (self.memory, Arc::clone(&processors));
         let machine = Arc::new(Machine {
+            firmware,
             ports: Ports::new(Arc::clone(&serial), self.has_screen),
             partition: Partition::new(memory, self.engine, self.synic, port, threads)
                 .watched(watch)

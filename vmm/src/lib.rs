@@ -15,6 +15,7 @@
 //!     partition              what the guest asks of its hypervisor
 //!     devices                serial port, clock, the ports that switch off and reset
 //!     bus                    VMBus and its workers
+//!     firmware               what a guest that starts in real mode calls
 //!     vcpu, processors       a thread for each processor
 //!   event_loop the main thread: console, signals, timeout, what vCPUs report
 //!   integration, input, disks, nets, links, vsock, raw   what stands behind devices, and outlives resets
@@ -49,6 +50,7 @@ pub mod display;
 pub mod engine;
 pub mod event_loop;
 pub mod faults;
+pub mod firmware;
 pub mod fuzz;
 pub mod input;
 pub mod integration;

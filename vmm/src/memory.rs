@@ -24,6 +24,8 @@ pub mod layout {
     pub const HIGH_RAM_START: u64 = 0x10_0000;
     /// The parameters of the Linux boot protocol ("zero page").
     pub const BOOT_PARAMS: u64 = 0x7000;
+    /// The first 64 KiB of a program that starts in real mode.
+    pub const REAL_MODE: u64 = 0x1_0000;
     /// The kernel command line.
     pub const COMMAND_LINE: u64 = 0x2_0000;
     /// Bytes kept for it.

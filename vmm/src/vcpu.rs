@@ -17,6 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 use crate::devices::ports::{Ports, Request};
+use crate::firmware::Firmware;
 use crate::kvm::{
     CallAnswer, CallMode, Counters, Exit, KvmError, MsrRead, MsrWrite, Registers, Vcpu,
 };
@@ -85,6 +86,8 @@ impl Mailbox {
 pub struct Machine {
     /// Port I/O.
     pub ports: Ports,
+    /// What a guest that starts in real mode calls.
+    pub firmware: Option<Firmware>,
     /// The hypervisor.
     pub partition: Partition,
     /// Its vCPUs' threads.
@@ -304,6 +307,11 @@ impl Runner {
                 Ok(()) => return true,
                 Err(error) => Event::Broken { vp, reason: broken(&error) },
             },
+            After::Request(Request::Firmware) => match self.firmware(vcpu) {
+                Ok(None) => return true,
+                Ok(Some(how)) => Event::Crashed { vp, how, registers: registers(vcpu) },
+                Err(error) => Event::Broken { vp, reason: broken(&error) },
+            },
             After::Request(Request::PowerOff) => Event::PowerOff,
             After::Crashed(how) => Event::Crashed { vp, how, registers: registers(vcpu) },
             After::Broken(reason) => Event::Broken { vp, reason },
@@ -322,6 +330,17 @@ impl Runner {
         if let Err(error) = done {
             limited!(Warn, "VP {}: {rest:?} cannot be passed on: {error}", vcpu.index());
         }
+    }
+
+    /// A call of the firmware, if there is one. Says why if the guest cannot go on.
+    fn firmware(&self, vcpu: &Vcpu) -> Result<Option<&'static str>, KvmError> {
+        let Some(firmware) = &self.machine.firmware else {
+            return Ok(None);
+        };
+        let mut call = vcpu.firmware_call()?;
+        let end = firmware.serve(&mut call);
+        vcpu.answer_firmware_call(&call)?;
+        Ok(end)
     }
 
     /// A hypercall by busway's own page.

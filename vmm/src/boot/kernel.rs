@@ -11,7 +11,8 @@ use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::{BzImage, Elf, KernelLoader};
 use zerocopy::little_endian;
 
-use super::{BootError, Mode, mib};
+use super::{BootError, Mode, mib, real_mode};
+use crate::firmware::rom;
 use crate::memory::{Layout, layout};
 
 /// A kernel in guest memory.
@@ -38,8 +39,14 @@ const XLF_KERNEL_64: u16 = 1;
 const HEADER_MAGIC: u32 = 0x5372_6448;
 /// The protocol version that introduced `xloadflags`.
 const VERSION_2_12: u16 = 0x020c;
+/// The one that introduced `cmdline_size`.
+const VERSION_2_06: u16 = 0x0206;
+/// The one since which the command line is wherever the loader wants it.
+const VERSION_2_02: u16 = 0x0202;
 /// Command line length of a kernel that does not say, as of protocol 2.06.
 const DEFAULT_CMDLINE_MAX: usize = 2047;
+/// The same before it.
+const OLD_CMDLINE_MAX: usize = 255;
 
 /// Loads `file`.
 pub(super) fn load(
@@ -61,7 +68,7 @@ fn starts_with_elf(file: &File) -> Result<bool, BootError> {
 }
 
 /// Reads what there is, and zeroes beyond the end.
-fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), BootError> {
+pub(super) fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), BootError> {
     match file.read_exact_at(bytes, offset) {
         Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
             Err(BootError::Read { flag: "kernel", source: error })
@@ -81,9 +88,12 @@ fn load_bzimage(memory: &GuestMemory, map: &Layout, file: &mut File) -> Result<K
     let start = Some(GuestAddress(layout::HIGH_RAM_START));
     let loaded = BzImage::load(&**memory, start, file, None).map_err(BootError::Kernel)?;
     let header = loaded.setup_header.ok_or(BootError::NotAKernel)?;
-    if header.version < VERSION_2_12 {
+    if header.version < VERSION_2_02 {
         let [major, minor] = [header.version >> 8, header.version & 0xff];
         return Err(BootError::TooOld { major, minor });
+    }
+    if header.version < VERSION_2_12 {
+        return with_16_bit_entry(memory, file, header);
     }
     let (offset, mode) = match header.xloadflags & XLF_KERNEL_64 {
         0 => (0, Mode::Protected),
@@ -100,6 +110,28 @@ fn load_bzimage(memory: &GuestMemory, map: &Layout, file: &mut File) -> Result<K
         end,
         initrd_max: header.initrd_addr_max.into(),
         cmdline_max: header.cmdline_size as usize,
+        header,
+    })
+}
+
+/// A boot loader, or a kernel from before 2012: only its setup code knows how the rest is entered.
+fn with_16_bit_entry(
+    memory: &GuestMemory,
+    file: &File,
+    header: setup_header,
+) -> Result<Kernel, BootError> {
+    real_mode::load(memory, file, header.setup_sects)?;
+    let size = file.metadata().map_err(|source| BootError::Read { flag: "kernel", source })?.len();
+    let cmdline_max = match header.version {
+        VERSION_2_06.. => header.cmdline_size as usize,
+        _ => OLD_CMDLINE_MAX,
+    };
+    Ok(Kernel {
+        entry: rom::START.into(),
+        mode: Mode::Real,
+        end: layout::HIGH_RAM_START + size,
+        initrd_max: header.initrd_addr_max.into(),
+        cmdline_max,
         header,
     })
 }

@@ -8,6 +8,7 @@
 mod initrd;
 mod kernel;
 mod pvh;
+mod real_mode;
 mod reset_vector;
 pub mod tables;
 mod zero_page;
@@ -18,6 +19,7 @@ use busway_memory::{Bytes, GuestAddress, GuestMemory};
 
 use crate::memory::{Layout, layout};
 use kernel::Kernel;
+pub use zero_page::e820;
 
 /// Where the first processor starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub enum Mode {
     Protected,
     /// The same, as the PVH protocol wants it.
     Pvh,
+    /// 16-bit, with a firmware around it.
+    Real,
 }
 
 /// What is booted. The files are read from their beginning, each time.
@@ -59,9 +63,9 @@ pub enum BootError {
         "--kernel is neither a bzImage nor an ELF vmlinux: give the kernel as it is installed in /boot (vmlinuz-...), unpacked if it is an archive"
     )]
     NotAKernel,
-    /// A kernel from before 2012, which does not say how it is entered.
+    /// A kernel from before 1999, whose parts are placed differently.
     #[error(
-        "--kernel is too old, its boot protocol is {major}.{minor:02}: give one of Linux 3.8 or later"
+        "--kernel is too old, its boot protocol is {major}.{minor:02}: give one of 2.02 or later, Linux 2.4 say"
     )]
     TooOld {
         /// Of the boot protocol.
@@ -129,6 +133,7 @@ pub fn load(
     write_cmdline(memory, sources.cmdline, kernel.cmdline_max)?;
     match kernel.mode {
         Mode::Pvh => pvh::write(memory, map, initrd.as_ref()),
+        Mode::Real => real_mode::write(memory, initrd.as_ref()),
         Mode::Long | Mode::Protected => {
             let page = zero_page::build(map, &kernel, initrd, sources.cmdline.len());
             memory.write_obj(page, GuestAddress(layout::BOOT_PARAMS))
@@ -137,7 +142,9 @@ pub fn load(
     .map_err(BootError::Memory)?;
     let acpi = GuestAddress(layout::ACPI_TABLES);
     memory.write_slice(acpi_tables, acpi).map_err(BootError::Memory)?;
-    tables::write(memory, kernel.mode).map_err(BootError::Memory)?;
+    if kernel.mode != Mode::Real {
+        tables::write(memory, kernel.mode).map_err(BootError::Memory)?;
+    }
     reset_vector::write(memory).map_err(BootError::Memory)?;
     let Kernel { entry: address, mode, .. } = kernel;
     Ok(Entry { address, mode, boot_params: layout::BOOT_PARAMS })

@@ -38,7 +38,7 @@ const LARGE: u64 = 1 << 7;
 const fn descriptors(mode: Mode) -> [u64; SEGMENTS] {
     let code = match mode {
         Mode::Long => 0x00af_9b00_0000_ffff,
-        Mode::Protected | Mode::Pvh => 0x00cf_9b00_0000_ffff,
+        Mode::Protected | Mode::Pvh | Mode::Real => 0x00cf_9b00_0000_ffff,
     };
     [0, 0, code, 0x00cf_9300_0000_ffff, 0x0000_8b00_0000_0067, 0]
 }

@@ -43,7 +43,7 @@ pub(super) fn build(
 }
 
 /// The memory map.
-pub(super) fn e820(map: &Layout) -> Vec<boot_e820_entry> {
+pub fn e820(map: &Layout) -> Vec<boot_e820_entry> {
     let entry = |start, end, kind| boot_e820_entry { addr: start, size: end - start, r#type: kind };
     let mut entries = vec![
         entry(0, layout::LOW_RAM_END, RAM),

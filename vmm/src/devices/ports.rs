@@ -45,6 +45,9 @@ const KEYBOARD_DATA: u16 = 0x60;
 /// The command: pulse the reset line.
 const KEYBOARD_RESET: u8 = 0xfe;
 
+/// Where software calls a PC's firmware: a write is a call of [`crate::firmware`].
+pub const FIRMWARE: u16 = 0xb2;
+
 /// What a write to a port asks of the whole machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -52,6 +55,8 @@ pub enum Request {
     PowerOff,
     /// Start over.
     Reset,
+    /// A call of the firmware.
+    Firmware,
 }
 
 /// All ports.
@@ -117,6 +122,7 @@ impl Ports {
                 return Some(Request::PowerOff);
             }
             RESET if value & RESET_CPU != 0 => return Some(Request::Reset),
+            FIRMWARE => return Some(Request::Firmware),
             KEYBOARD_COMMAND if value == KEYBOARD_RESET => return Some(Request::Reset),
             _ => limited!(Debug, "write of {value:#x} to port {port:#x}, which is nothing"),
         }

@@ -25,6 +25,7 @@ use super::ioctl::{self, HypervExit, hyperv_exit};
 use super::stats::{self, Counters};
 use super::{During, Host, KvmError};
 use crate::boot::{Entry, Mode, tables};
+use crate::firmware::{self, rom};
 
 /// A processor of a [`Vm`](super::Vm).
 pub struct Vcpu {
@@ -155,6 +156,9 @@ impl Vcpu {
     /// Source: Linux `Documentation/x86/boot.rst`, "32-bit Boot Protocol" and "64-bit Boot Protocol";
     /// Xen `docs/misc/pvh.pandoc`.
     pub fn enter(&self, entry: &Entry) -> Result<(), KvmError> {
+        if entry.mode == Mode::Real {
+            return self.enter_real_mode(entry);
+        }
         let mut sregs = self.fd.get_sregs().during("read a vCPU's registers")?;
         (sregs.gdt.base, sregs.gdt.limit) = (tables::GDT, tables::GDT_LIMIT);
         (sregs.idt.base, sregs.idt.limit) = (0, 0);
@@ -176,7 +180,7 @@ impl Vcpu {
                 sregs.efer = EFER_LME | EFER_LMA;
             }
             Mode::Protected => sregs.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE,
-            Mode::Pvh => sregs.cr0 = CR0_PE | CR0_ET,
+            Mode::Pvh | Mode::Real => sregs.cr0 = CR0_PE | CR0_ET,
         }
         self.fd.set_sregs(&sregs).during("set a vCPU's registers")?;
 
@@ -184,9 +188,44 @@ impl Vcpu {
         regs.rip = entry.address;
         match entry.mode {
             Mode::Long | Mode::Protected => regs.rsi = entry.boot_params,
-            Mode::Pvh => regs.rbx = entry.boot_params,
+            Mode::Pvh | Mode::Real => regs.rbx = entry.boot_params,
         }
         regs.rflags = RFLAGS_ALWAYS_1;
+        self.fd.set_regs(&regs).during("set a vCPU's registers")
+    }
+
+    /// In the firmware, with the segments as the program behind it wants them.
+    fn enter_real_mode(&self, entry: &Entry) -> Result<(), KvmError> {
+        let mut sregs = self.fd.get_sregs().during("read a vCPU's registers")?;
+        sregs.cs = real_segment(rom::SEGMENT, 0xb);
+        let data = real_segment(firmware::segment_of_setup(), 0x3);
+        (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+        self.fd.set_sregs(&sregs).during("set a vCPU's registers")?;
+        let mut regs = self.fd.get_regs().during("read a vCPU's registers")?;
+        (regs.rip, regs.rsp, regs.rflags) = (entry.address, STACK_END, RFLAGS_ALWAYS_1);
+        self.fd.set_regs(&regs).during("set a vCPU's registers")
+    }
+
+    /// What the write to the firmware's port that ended the last run wants.
+    pub fn firmware_call(&self) -> Result<firmware::Call, KvmError> {
+        let regs = self.fd.get_regs().during("read a vCPU's registers")?;
+        let sregs = self.fd.get_sregs().during("read a vCPU's registers")?;
+        Ok(firmware::Call {
+            eax: regs.rax as u32,
+            ebx: regs.rbx as u32,
+            ecx: regs.rcx as u32,
+            edx: regs.rdx as u32,
+            buffer: sregs.es.base.wrapping_add(regs.rdi & 0xffff),
+            offset: regs.rip,
+            frame: sregs.ss.base.wrapping_add(regs.rsp & 0xffff),
+        })
+    }
+
+    /// Puts the answers of `call` where its caller looks for them.
+    pub fn answer_firmware_call(&self, call: &firmware::Call) -> Result<(), KvmError> {
+        let mut regs = self.fd.get_regs().during("read a vCPU's registers")?;
+        (regs.rax, regs.rbx) = (call.eax.into(), call.ebx.into());
+        (regs.rcx, regs.rdx) = (call.ecx.into(), call.edx.into());
         self.fd.set_regs(&regs).during("set a vCPU's registers")
     }
 
@@ -407,6 +446,9 @@ const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 const RFLAGS_ALWAYS_1: u64 = 1 << 1;
 
+/// In the segment of a program that starts in real mode.
+const STACK_END: u64 = 0xfff0;
+
 /// What firmware would have set. Without an enabled MTRR default, Linux gives PAT up.
 const RESET_MSRS: [(u32, u64); 2] = [(IA32_MISC_ENABLE, 1), (MTRR_DEF_TYPE, 1 << 11 | 6)];
 const IA32_MISC_ENABLE: u32 = 0x1a0;
@@ -423,6 +465,18 @@ fn flat_segment(selector: u16, kind: u8, long: bool) -> kvm_segment {
         g: 1,
         l: long.into(),
         db: (!long).into(),
+        ..Default::default()
+    }
+}
+
+fn real_segment(selector: u16, kind: u8) -> kvm_segment {
+    kvm_segment {
+        base: u64::from(selector) << 4,
+        limit: 0xffff,
+        selector,
+        type_: kind,
+        present: 1,
+        s: 1,
         ..Default::default()
     }
 }
