@@ -20,6 +20,9 @@ pub struct Manifest {
     /// Packages whose programs run on this machine, without being installed.
     #[serde(rename = "tool", default)]
     pub tools: Vec<ToolEntry>,
+    /// Single files of packages.
+    #[serde(rename = "file", default)]
+    pub files: Vec<FileEntry>,
 }
 
 /// One kernel image.
@@ -74,6 +77,22 @@ pub struct ToolEntry {
     pub arch: String,
 }
 
+/// A file of a package.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// What commands and tests call it.
+    pub name: String,
+    /// Debian suite.
+    pub suite: String,
+    /// Debian package.
+    pub package: String,
+    /// Debian architecture.
+    pub arch: String,
+    /// Path inside the package's tree, without a leading slash.
+    pub path: String,
+}
+
 impl Manifest {
     /// The project's own list, as built in.
     pub fn load() -> anyhow::Result<Self> {
@@ -93,6 +112,12 @@ impl Manifest {
     pub fn tool(&self, name: &str) -> anyhow::Result<&ToolEntry> {
         let entry = self.tools.iter().find(|entry| entry.name == name);
         entry.with_context(|| format!("no tool is called {name}"))
+    }
+
+    /// The file of that name.
+    pub fn file(&self, name: &str) -> anyhow::Result<&FileEntry> {
+        let entry = self.files.iter().find(|entry| entry.name == name);
+        entry.with_context(|| format!("no file is called {name}"))
     }
 
     /// The program of that name; the error lists the names there are.

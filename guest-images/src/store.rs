@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::apt::Apt;
 use crate::disk;
 use crate::initrd;
-use crate::manifest::{Entry, ProgramEntry, ToolEntry};
+use crate::manifest::{Entry, FileEntry, ProgramEntry, ToolEntry};
 use crate::modules::Modules;
 use crate::programs;
 use crate::tree::Tree;
@@ -105,6 +105,19 @@ impl Store {
             fs::rename(&unfinished, &place)?;
         }
         Tree::open(&place)
+    }
+
+    /// The file, out of its package; fetched if it is not there.
+    pub fn file(&self, entry: &FileEntry) -> anyhow::Result<PathBuf> {
+        let place = self.root.join("files").join(format!("{}-{}", entry.name, entry.suite));
+        if !place.exists() {
+            let apt = Apt::open(&self.root, &entry.suite, &entry.arch)?;
+            let unfinished = place.with_extension("part");
+            apt.unpack(&[&entry.package], &unfinished)
+                .with_context(|| format!("{} could not be fetched", entry.name))?;
+            fs::rename(&unfinished, &place)?;
+        }
+        Ok(place.join(&entry.path))
     }
 
     fn fetch(&self, entry: &Entry) -> anyhow::Result<Image> {

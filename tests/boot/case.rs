@@ -61,12 +61,17 @@ const MORE_FOR_A_MIB: Duration = Duration::from_secs(12);
 
 /// MiB that go by TCP each way where very many are to pass, if BUSWAY_TCP_MIB says so.
 pub(crate) fn tcp_mib() -> Option<u32> {
-    std::env::var("BUSWAY_TCP_MIB").ok().map(|mib| mib.parse().unwrap())
+    number("BUSWAY_TCP_MIB")
 }
 
 /// How often a guest reboots where it does that again and again: as BUSWAY_REBOOTS says, else a few times.
 pub(crate) fn reboots() -> u32 {
-    std::env::var("BUSWAY_REBOOTS").map_or(3, |count| count.parse().unwrap())
+    number("BUSWAY_REBOOTS").unwrap_or(3)
+}
+
+/// What this variable says, if it is there.
+pub(crate) fn number(variable: &str) -> Option<u32> {
+    std::env::var(variable).ok().map(|count| count.parse().unwrap())
 }
 
 /// A test while it runs.

@@ -2,7 +2,7 @@
 
 //! What a guest believes it runs on, and what its clocks and timers are.
 
-use crate::case::{Case, Outcome, tests};
+use crate::case::{Case, Outcome, Skip, number, tests};
 use crate::survey;
 
 tests![
@@ -13,6 +13,7 @@ tests![
     the_kernel_has_nothing_to_complain_of,
     one_vcpu_is_enough,
     two_vcpus_work,
+    as_many_vcpus_as_asked_for_work,
     memory_above_four_gib_is_reached,
 ];
 
@@ -74,6 +75,14 @@ fn one_vcpu_is_enough(case: &Case) -> Outcome {
 
 fn two_vcpus_work(case: &Case) -> Outcome {
     works_with(case, 2)
+}
+
+/// F9: as BUSWAY_CPUS says; 64 of them take long in an emulated host.
+fn as_many_vcpus_as_asked_for_work(case: &Case) -> Outcome {
+    let Some(cpus) = number("BUSWAY_CPUS") else {
+        return Err(Skip("it takes long: BUSWAY_CPUS=64 says how many".to_owned()));
+    };
+    works_with(case, cpus)
 }
 
 fn works_with(case: &Case, cpus: u32) -> Outcome {

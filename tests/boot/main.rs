@@ -7,6 +7,7 @@
 //! images/NAME/{vmlinuz,initrd.cpio,release}   kernels; each test runs on each of them, by each engine
 //! images/NAME/programs/PROGRAM.cpio           programs for that guest
 //! agent                                       the program of tests/agent, linked statically
+//! ipxe.lkrn                                   a boot loader with drivers of its own
 //! data.img                                    the disk of `cargo xtask images`
 //! done                                        names of tests that passed before a host crashed under them
 //! ```
@@ -31,6 +32,7 @@ mod hotplug;
 mod image;
 mod input;
 mod integration;
+mod ipxe;
 mod kernel;
 mod life_cycle;
 mod loop_device;
@@ -80,6 +82,7 @@ const TESTS: &[&[Test]] = &[
     versions::TESTS,
     everything::TESTS,
     strict::TESTS,
+    ipxe::TESTS,
 ];
 
 fn main() -> ExitCode {

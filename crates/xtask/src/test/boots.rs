@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 const LONG_TIMEOUT: Duration = Duration::from_secs(8 * 60 * 60);
 
 /// Environment variables by which tests do more of what takes long (CONTRIBUTING.md).
-const NUMBERS: [&str; 2] = ["BUSWAY_REBOOTS", "BUSWAY_TCP_MIB"];
+const NUMBERS: [&str; 4] = ["BUSWAY_REBOOTS", "BUSWAY_TCP_MIB", "BUSWAY_CPUS", "BUSWAY_NETBOOT"];
 
 /// How often a crashed host is started again for the tests that are left; each time costs two minutes.
 const CRASHES: usize = 3;
@@ -81,6 +81,9 @@ fn job(kernels: &[String], words: &[String], scratch: &Path) -> anyhow::Result<J
     // First what can fail for reasons outside of the checkout.
     let mut files = images(kernels, scratch)?;
     files.push(file("data.img", workspace::images().disk()?));
+    let ipxe = Manifest::load()?;
+    let ipxe = ipxe.file("ipxe.lkrn")?;
+    files.push(file(&ipxe.name, workspace::images().file(ipxe)?));
     files.push(file("agent", workspace::agent()?));
     files.push(file("boot", workspace::test_program("busway-tests", "boot")?));
     files.push(file(DONE, scratch.join(DONE)));
