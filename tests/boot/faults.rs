@@ -18,6 +18,11 @@ tests![
     a_host_that_is_silent_in_a_handshake_is_named,
 ];
 
+fn storage_of(reply: &Value) -> &Value {
+    let channels = reply["done"]["channels"].as_array().unwrap();
+    channels.iter().find(|channel| channel["device"] == "storage").unwrap()
+}
+
 fn script(case: &Case, text: &str) -> PathBuf {
     let path = case.path("faults");
     fs::write(&path, text).unwrap();
@@ -69,15 +74,47 @@ fn answers_are_late_wrong_and_short_and_the_guest_lives(case: &Case) -> Outcome 
     Ok(())
 }
 
-/// Every fifth interrupt of the controller comes 50 ms late, and nothing is lost.
+/// Every fifth interrupt of the controller comes 50 ms late, and nothing is lost. Then the machine is asked
+/// how it is, and its reads fail now and then until that is taken back.
 fn late_interrupts_cost_time_alone(case: &Case) -> Outcome {
-    let disk = case.disk(4);
+    let (disk, control) = (case.disk(4), case.control());
+    // Disks have been looked for by then.
+    let failing = include_str!("../../docs/faults/failed-read.toml").replace("10s", "0s");
+    let failing = script(case, &failing);
     let rules = "[[rule]]\nname = \"late\"\ndevice = \"storage\"\nevery = 5\ndo = { interrupt-late = \"50ms\" }\n\
                  [[rule]]\nname = \"spurious\"\ndevice = \"storage\"\nevery = 3\ndo = \"interrupt\"";
     let rules = script(case, rules);
-    let guest = case.guest().disk(&disk).flag("--faults").flag(rules).run(
-        "fact sha256 $(dd if=$(disk 0) bs=64k iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)",
+    let guest = case.guest().disk(&disk).flag("--faults").flag(rules);
+    let mut guest = guest.flag("--control").flag(control.path()).start(
+        "disk=$(disk 0)
+        fact sha256 $(dd if=$disk bs=64k iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)
+        echo step=reading
+        while ! dmesg | grep -q 'hv_storvsc.*cmd 0x28 status: scsi 0x0 srb 0x4'; do
+            dd if=$disk of=/dev/null bs=4k count=50 iflag=direct 2>/dev/null || true
+        done
+        echo step=failing
+        sleep 100000",
     );
+    guest.wait_for("step=reading");
+    let storage = storage_of(&control.ask(&["counters"])).clone();
+    let relid = storage["relid"].to_string();
+    let rings = control.ask(&["ring", &relid]);
+    assert_eq!(rings["done"]["device"], "storage", "{rings}");
+    assert_eq!(rings["done"]["incoming"]["broken"], Value::Null, "{rings}");
+    assert!(control.refused(&["ring", "9999"]).contains("no open channel"));
+    while storage_of(&control.ask(&["counters"]))["latency"]["requests"] == 0 {
+        guest.has_time();
+    }
+    let added = control.ask(&["fault", "add", failing.to_str().unwrap()]);
+    assert_eq!(added["done"]["rules"][0]["name"], "failed read", "{added}");
+    guest.wait_for("step=failing");
+    let rules = control.ask(&["fault", "list"])["done"]["rules"].clone();
+    assert_eq!(rules.as_array().unwrap().len(), 3, "{rules}");
+    assert_ne!(rules[2]["fired"], 0, "{rules}");
+    control.ask(&["fault", "clear"]);
+    assert_eq!(control.ask(&["fault", "list"])["done"]["rules"], Value::Array(Vec::new()));
+    guest.kill();
+    let guest = guest.end();
     assert_eq!(guest.fact("sha256"), disk.sha256());
     assert!(guest.busway.contains("fault: late: interrupt-late at interrupt"), "{}", guest.busway);
     Ok(())
