@@ -59,6 +59,9 @@ const MORE_FOR_A_REBOOT: Duration = Duration::from_secs(60);
 /// What each MiB adds that a test moves each way beyond what it moves by itself.
 const MORE_FOR_A_MIB: Duration = Duration::from_secs(12);
 
+/// What each vCPU adds that BUSWAY_CPUS asks for.
+const MORE_FOR_A_VCPU: Duration = Duration::from_secs(30);
+
 /// MiB that go by TCP each way where very many are to pass, if BUSWAY_TCP_MIB says so.
 pub(crate) fn tcp_mib() -> Option<u32> {
     number("BUSWAY_TCP_MIB")
@@ -89,7 +92,9 @@ impl Case {
         // In memory, as the machine's own disk would only add its moods.
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let more = MORE_FOR_A_REBOOT * reboots() + MORE_FOR_A_MIB * tcp_mib().unwrap_or(0);
+        let more = MORE_FOR_A_REBOOT * reboots()
+            + MORE_FOR_A_MIB * tcp_mib().unwrap_or(0)
+            + MORE_FOR_A_VCPU * number("BUSWAY_CPUS").unwrap_or(0);
         Self {
             kernel,
             deadline: Instant::now() + PATIENCE + more,

@@ -24,6 +24,9 @@ const PRELUDE: &str = include_str!("prelude.sh");
 /// How long a guest may take to begin its script: some twenty times what it takes in the emulated lab.
 const BOOT: Duration = Duration::from_secs(120);
 
+/// And what each vCPU adds to that.
+const BOOT_OF_A_VCPU: Duration = Duration::from_secs(10);
+
 /// A machine that has not been started.
 pub(crate) struct Guest<'a> {
     case: &'a Case,
@@ -43,7 +46,8 @@ impl<'a> Guest<'a> {
 
     /// Number of vCPUs.
     pub(crate) fn cpus(self, count: u32) -> Self {
-        self.flag("--cpus").flag(count.to_string())
+        let machine = self.machine.first_line(BOOT + BOOT_OF_A_VCPU * count);
+        Self { machine, ..self }.flag("--cpus").flag(count.to_string())
     }
 
     /// A disk; the first becomes LUN 0.
