@@ -22,6 +22,7 @@ mod raw;
 mod sockets;
 mod storage;
 mod storage_channels;
+mod storage_held;
 mod storage_plug;
 mod storvsc;
 mod talker;

@@ -176,6 +176,8 @@ fn image(spec: &DiskSpec) -> Result<Disk, OpenError> {
             Some(overlay) => Some(Layer::Overlay(overlay.clone())),
             None => spec.temporary.then_some(Layer::Temporary),
         },
+        on_read_error: spec.rerror.into(),
+        on_write_error: spec.werror.into(),
         ..plain
     };
     Disk::open(&spec.file, &options)

@@ -7,9 +7,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::DiskOptions;
 use crate::ram::Ram;
 use crate::workers::Workers;
+use crate::{DiskOptions, IoError, OnError, Operation};
 
 /// A disk: a cheap handle that all channels share.
 #[derive(Clone, Debug)]
@@ -140,6 +140,30 @@ impl Disk {
         }
     }
 
+    /// Whether a request that ended with `error` is to be done again when the user says so, and the
+    /// guest not told before that.
+    ///
+    /// A flush is not: the kernel tells of lost pages once, and the next one would succeed
+    /// (`Documentation/filesystems/vfs.rst`, "Handling errors during writeback").
+    pub fn waits_for(&self, operation: Operation, error: IoError) -> bool {
+        let options = &self.inner.options;
+        let policy = match operation {
+            Operation::Read => options.on_read_error,
+            Operation::Flush => OnError::Report,
+            _ => options.on_write_error,
+        };
+        match error {
+            IoError::NoSpace { .. } => policy != OnError::Report,
+            IoError::Failed { .. } | IoError::Truncated { .. } => policy == OnError::Stop,
+            IoError::BeyondEnd { .. }
+            | IoError::Misaligned { .. }
+            | IoError::NoDisk { .. }
+            | IoError::ReadOnly
+            | IoError::Unsupported { .. }
+            | IoError::Cancelled => false,
+        }
+    }
+
     /// The names under which a guest finds the disk again.
     pub fn identity(&self) -> &Identity {
         &self.inner.identity
@@ -159,6 +183,31 @@ mod tests {
         assert_ne!(placed.unique, Identity::new(None, b"/two").unique);
         assert_ne!(placed.unique, Identity::new(Some("/one"), b"").unique);
         assert_eq!(placed.serial.len(), 16);
+    }
+
+    #[test]
+    fn only_the_hosts_faults_are_waited_for_and_only_if_the_user_wants_that() {
+        let write = Operation::Write { durable: true };
+        let (full, broken) = (IoError::NoSpace { errno: 28 }, IoError::Failed { errno: 5 });
+        for (policy, waits) in [
+            (OnError::Report, [false, false]),
+            (OnError::NoSpace, [true, false]),
+            (OnError::Stop, [true, true]),
+        ] {
+            let options = DiskOptions { on_write_error: policy, ..DiskOptions::default() };
+            let disk = Disk::ram(4096, &options).unwrap();
+            let seen = [full, broken].map(|error| disk.waits_for(write, error));
+            assert_eq!(seen, waits, "{policy:?}");
+            assert_eq!(disk.waits_for(write, IoError::Truncated { at: 0 }), waits[1]);
+            assert!(!disk.waits_for(Operation::Read, broken), "that is for reads to say");
+            assert!(!disk.waits_for(Operation::Flush, full));
+            for error in [IoError::Cancelled, IoError::ReadOnly, IoError::NoDisk { disk: 0 }] {
+                assert!(!disk.waits_for(write, error), "{error}");
+            }
+        }
+        let options = DiskOptions { on_read_error: OnError::Stop, ..DiskOptions::default() };
+        let disk = Disk::ram(4096, &options).unwrap();
+        assert!(disk.waits_for(Operation::Read, broken) && !disk.waits_for(write, broken));
     }
 
     /// The published test vectors of FNV-1a 128: of nothing, and of "a".

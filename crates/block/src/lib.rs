@@ -35,7 +35,7 @@ mod workers;
 pub use disk::{Disk, Identity};
 pub use error::IoError;
 pub use format::{Format, UnknownFormat};
-pub use open::{DiskOptions, Layer, OpenError};
+pub use open::{DiskOptions, Layer, OnError, OpenError};
 pub use queue::{Queue, QueueError};
 pub use request::{Completion, Operation, Request};
 pub use resize::ResizeError;

@@ -39,6 +39,22 @@ pub struct DiskOptions {
     pub format: Option<Format>,
     /// Where writes go, if not into the image itself.
     pub layer: Option<Layer>,
+    /// What becomes of reads that fail.
+    pub on_read_error: OnError,
+    /// What becomes of everything else that fails, but a flush: see [`Disk::waits_for`].
+    pub on_write_error: OnError,
+}
+
+/// What becomes of a request that the host's own fault keeps from being done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// The guest is told.
+    #[default]
+    Report,
+    /// It waits for the user if the host has no room, and else the guest is told.
+    NoSpace,
+    /// It waits for the user.
+    Stop,
 }
 
 /// What lies over an image that is only read.
@@ -55,7 +71,18 @@ impl Default for DiskOptions {
     /// host's page cache reads before it writes what is smaller.
     fn default() -> Self {
         let (read_only, serial, format, layer) = (false, None, None, None);
-        Self { read_only, serial, logical_block: 512, physical_block: 4096, format, layer }
+        let (on_read_error, on_write_error) = (OnError::Report, OnError::Report);
+        let (logical_block, physical_block) = (512, 4096);
+        Self {
+            read_only,
+            serial,
+            logical_block,
+            physical_block,
+            format,
+            layer,
+            on_read_error,
+            on_write_error,
+        }
     }
 }
 

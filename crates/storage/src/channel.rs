@@ -24,6 +24,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::Reply;
 use crate::handshake::Handshake;
+use crate::held::Held;
 use crate::luns::{Address, Luns, PLACES};
 use crate::shared::{Port, Shared, Table};
 use crate::target::{self, Extent, Step};
@@ -86,6 +87,7 @@ enum Kind {
     Command {
         disk: usize,
         operation: BlockOperation,
+        offset: u64,
     },
     /// By its number, to other channels.
     Reset {
@@ -96,7 +98,7 @@ enum Kind {
 
 /// The host's end of one channel.
 pub(crate) struct StorageChannel {
-    table: Table,
+    pub(crate) table: Table,
     /// Places of disks that are not in the table any more, and whose requests are under way.
     leaving: Vec<usize>,
     queue: Queue,
@@ -112,11 +114,13 @@ pub(crate) struct StorageChannel {
     scans: bool,
     /// Resets that are not answered yet.
     resets: usize,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     port: Arc<Port>,
     /// The reset of another channel that waits for this one, and the last request that it waits for.
     settling: Option<(u64, u64)>,
-    warnings: LogLimit,
+    /// Requests that wait for the user after an error of the host.
+    pub(crate) held: Vec<Held>,
+    pub(crate) warnings: LogLimit,
     closing: bool,
 }
 
@@ -150,6 +154,7 @@ impl StorageChannel {
             shared,
             port,
             settling: None,
+            held: Vec::new(),
             warnings: LogLimit::default(),
             closing: false,
         };
@@ -187,8 +192,8 @@ impl StorageChannel {
                 if matches!(operation, BlockOperation::Write { .. }) {
                     show(io, Side::Guest, waiting.transaction_id, &data, moved);
                 }
-                let index =
-                    self.take_slot(waiting, srb, Kind::Command { disk, operation }, moved)?;
+                let kind = Kind::Command { disk, operation, offset };
+                let index = self.take_slot(waiting, srb, kind, moved)?;
                 let token = index as u64;
                 self.submit(disk, BlockRequest { token, operation, offset, data })
             }
@@ -253,7 +258,12 @@ impl StorageChannel {
         Ok(index)
     }
 
-    fn submit(&mut self, disk: usize, request: BlockRequest) -> Result<(), Fault> {
+    /// Whether somebody waits for the end of what is under way.
+    pub(crate) const fn gives_up(&self) -> bool {
+        self.resets != 0 || self.settling.is_some()
+    }
+
+    pub(crate) fn submit(&mut self, disk: usize, request: BlockRequest) -> Result<(), Fault> {
         self.queue.submit(disk, request).map_err(|_| self.no_room())
     }
 
@@ -267,26 +277,52 @@ impl StorageChannel {
         while let Some(completion) = self.queue.reap().map_err(Fault::host)? {
             self.end(completion, io)?;
         }
-        Ok(())
+        if self.held.is_empty() { Ok(()) } else { self.end_held(io) }
     }
 
     fn end(&mut self, completion: Completion, io: &mut Io<'_>) -> Result<(), Fault> {
         let Completion { token, result, data } = completion;
         let index = token as usize;
-        let given_up = self.resets != 0 || self.settling.is_some();
+        let given_up = self.gives_up();
         let Some(slot) = self.slots.get_mut(index) else {
             return Ok(());
         };
-        let Kind::Command { disk, operation } = slot.kind else {
+        let Kind::Command { disk, operation, offset } = slot.kind else {
             return Ok(());
         };
+        if let Err(error) = result
+            && !given_up
+            && self.table.luns.medium(disk).is_some_and(|it| it.waits_for(operation, error))
+        {
+            let request = BlockRequest { token, operation, offset, data };
+            self.hold(Held { disk, request, error });
+            return Ok(());
+        }
         let result = match (result, slot.more.pop()) {
             (Ok(()), Some(Extent { offset, len })) if !given_up => {
                 let operation = BlockOperation::Discard { len };
+                slot.kind = Kind::Command { disk, operation, offset };
                 return self.submit(disk, BlockRequest { token, operation, offset, data });
             }
             (Ok(()), Some(_)) => Err(IoError::Cancelled),
             (result, _) => result,
+        };
+        self.finish(index, result, data, io)
+    }
+
+    /// Answers a command that has ended.
+    pub(crate) fn finish(
+        &mut self,
+        index: usize,
+        result: Result<(), IoError>,
+        data: GuestSlices,
+        io: &mut Io<'_>,
+    ) -> Result<(), Fault> {
+        let Some(slot) = self.slots.get(index) else {
+            return Ok(());
+        };
+        let Kind::Command { disk, operation, .. } = slot.kind else {
+            return Ok(());
         };
         if result.is_ok() && operation == BlockOperation::Read {
             show(io, Side::Host, slot.waiting.transaction_id, &data, slot.moved);
@@ -322,6 +358,9 @@ impl StorageChannel {
         }
         if self.shared.table().number != self.table.number {
             self.use_table()?;
+        }
+        if self.port.take_resume() {
+            self.retry_held()?;
         }
         self.scans |= self.port.take_scan();
         self.tell_to_scan(io)?;
@@ -538,6 +577,7 @@ impl ChannelHandler for StorageChannel {
 impl Drop for StorageChannel {
     /// A reset may have waited for this channel; it waits no more.
     fn drop(&mut self) {
+        self.held.iter().for_each(|held| self.shared.goes_on(held.disk));
         self.port.settle(u64::MAX);
         self.shared.ring_all();
         // Nor does whoever changes units.

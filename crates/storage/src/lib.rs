@@ -25,6 +25,7 @@ mod channel;
 mod controller;
 mod dvd;
 mod handshake;
+mod held;
 mod inquiry;
 mod luns;
 mod mode;

@@ -10,14 +10,14 @@
 //! number too; a channel says by it that it uses the new table alone, and no unit any more that has gone.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use busway_vmbus::Fault;
 use rustix::event::EventfdFlags;
 
-use crate::luns::Luns;
+use crate::luns::{Luns, PLACES};
 
 /// What wakes a channel.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub(crate) struct Port {
     table: AtomicU64,
     /// The guest is to look for units.
     scan: AtomicBool,
+    /// Requests that wait for the user are to be done again.
+    resume: AtomicBool,
 }
 
 impl Port {
@@ -70,6 +72,7 @@ impl Port {
             settled: AtomicU64::new(0),
             table: AtomicU64::new(0),
             scan: AtomicBool::new(false),
+            resume: AtomicBool::new(false),
         })
     }
 
@@ -87,6 +90,11 @@ impl Port {
     /// Whether the guest is to look for units; asked once.
     pub(crate) fn take_scan(&self) -> bool {
         self.scan.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether requests that wait for the user are to be done again; asked once.
+    pub(crate) fn take_resume(&self) -> bool {
+        self.resume.swap(false, Ordering::AcqRel)
     }
 
     /// Nothing is under way any more that came before the reset.
@@ -114,6 +122,8 @@ pub(crate) struct Shared {
     has_looked: AtomicBool,
     ports: Mutex<Vec<Weak<Port>>>,
     resets: AtomicU64,
+    /// By the unit's number, how many of its requests wait for the user.
+    waiting: Box<[AtomicU32]>,
 }
 
 impl Shared {
@@ -125,6 +135,7 @@ impl Shared {
             has_looked: AtomicBool::new(false),
             ports: Mutex::default(),
             resets: AtomicU64::new(0),
+            waiting: std::iter::repeat_with(AtomicU32::default).take(PLACES).collect(),
         }
     }
 
@@ -226,6 +237,33 @@ impl Shared {
             settled &= Arc::ptr_eq(port, own) || !waits;
         });
         settled
+    }
+
+    /// One more request on the unit `place` waits for the user.
+    pub(crate) fn waits(&self, place: usize) {
+        if let Some(waiting) = self.waiting.get(place) {
+            waiting.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One of them does not wait any more.
+    pub(crate) fn goes_on(&self, place: usize) {
+        if let Some(waiting) = self.waiting.get(place) {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many requests on the unit `place` wait for the user.
+    pub(crate) fn waiting(&self, place: usize) -> u32 {
+        self.waiting.get(place).map_or(0, |waiting| waiting.load(Ordering::Relaxed))
+    }
+
+    /// Has all requests that wait for the user done again.
+    pub(crate) fn resume(&self) {
+        self.for_each(|port| {
+            port.resume.store(true, Ordering::Release);
+            port.bell.ring();
+        });
     }
 
     /// Wakes all channels.

@@ -106,6 +106,8 @@ pub struct UnitState {
     pub serial: String,
     /// The disk, or the disc.
     pub medium: Option<Disk>,
+    /// Its requests that wait for the user after an error of the host.
+    pub waiting: u32,
 }
 
 /// The units of a controller, for who changes them. Clones do the same.
@@ -127,9 +129,17 @@ impl Units {
                 LogicalUnit::Disk(disk, _) => (false, &disk.identity().serial),
                 LogicalUnit::Drive(_, tray) => (true, &tray.identity.serial),
             };
-            UnitState { lun, is_drive, serial: serial.clone(), medium: unit.medium().cloned() }
+            let medium = unit.medium().cloned();
+            let waiting = self.shared.waiting(usize::from(lun));
+            UnitState { lun, is_drive, serial: serial.clone(), medium, waiting }
         };
         table.luns.iter().map(state).collect()
+    }
+
+    /// Has all requests done again that wait for the user after an error of the host. What fails again
+    /// waits again.
+    pub fn resume(&self) {
+        self.shared.resume();
     }
 
     /// Makes all that was written durable, and says of which disks it cannot.

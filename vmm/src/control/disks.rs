@@ -15,6 +15,10 @@ pub(super) fn disk(disks: &Disks, task: DiskTask) -> Result<Reply, String> {
         DiskTask::List => Ok(list(disks, None)),
         DiskTask::Add { disk } => disks.add(&disk).map(|lun| list(disks, Some(lun))),
         DiskTask::Remove { unit } => remove(disks, &unit),
+        DiskTask::Resume => {
+            disks.units().resume();
+            Ok(Reply::Nothing)
+        }
         DiskTask::Resize { unit, size } => resize(disks, &unit, size.map(|size| size.0)),
     };
     done.map_err(|error| one_line(&error))
@@ -55,6 +59,7 @@ fn list(disks: &Disks, only: Option<u8>) -> Reply {
         unit: unit.lun,
         drive: unit.is_drive,
         serial: unit.serial,
+        waiting: unit.waiting,
         bytes: unit.medium.as_ref().map_or(0, Disk::capacity),
         file: unit.medium.as_ref().map(|medium| medium.name().to_owned()),
     };

@@ -189,6 +189,9 @@ pub enum DiskTask {
         /// The disk: its number (LUN), its serial number, or its file as it was given
         unit: String,
     },
+    /// Do again what waits on disks since the host failed (--disk FILE,werror=stop); what fails once
+    /// more waits once more
+    Resume,
     /// Enlarge a disk (raw images only); the guest sees it by itself
     Resize {
         /// The disk: its number (LUN), its serial number, or its file as it was given
@@ -557,6 +560,9 @@ pub struct DiskState {
     pub bytes: u64,
     /// The image; none in a drive without a disc.
     pub file: Option<String>,
+    /// Requests that the host could not do, and that wait for `disk resume`.
+    #[serde(default)]
+    pub waiting: u32,
 }
 
 /// How the machine and its guest are.
@@ -706,10 +712,14 @@ impl fmt::Display for FaultRule {
 
 impl fmt::Display for DiskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { unit, drive, serial, bytes, file } = self;
+        let Self { unit, drive, serial, bytes, file, waiting } = self;
         let kind = if *drive { "drive" } else { "disk" };
         let file = file.as_deref().unwrap_or("no disc");
-        writeln!(f, "{unit:>3} {kind:<5} {serial:<16} {bytes:>14} B  {file}")
+        write!(f, "{unit:>3} {kind:<5} {serial:<16} {bytes:>14} B  {file}")?;
+        match waiting {
+            0 => writeln!(f),
+            _ => writeln!(f, ", {waiting} requests wait for 'disk resume'"),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use busway_block::{Format, UnknownFormat};
+use busway_block::{Format, OnError, UnknownFormat};
 use serde::{Deserialize, Serialize};
 
 use super::ValueError;
@@ -37,6 +37,44 @@ pub struct DiskSpec {
     /// Bytes of a logical block: 512 or 4096.
     #[serde(default)]
     pub block_size: Option<u32>,
+    /// What becomes of reads that the host cannot do.
+    #[serde(default)]
+    pub rerror: OnErrorSpec,
+    /// What becomes of writes that the host cannot do.
+    #[serde(default)]
+    pub werror: OnErrorSpec,
+}
+
+/// What becomes of requests that the host cannot do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnErrorSpec {
+    /// The guest is told.
+    #[default]
+    Report,
+    /// They wait for `disk resume` if the host has no room; else the guest is told.
+    Enospc,
+    /// They wait for `disk resume`.
+    Stop,
+}
+
+impl From<OnErrorSpec> for OnError {
+    fn from(spec: OnErrorSpec) -> Self {
+        match spec {
+            OnErrorSpec::Report => Self::Report,
+            OnErrorSpec::Enospc => Self::NoSpace,
+            OnErrorSpec::Stop => Self::Stop,
+        }
+    }
+}
+
+fn on_error(text: &str) -> Result<OnErrorSpec, ValueError> {
+    match text {
+        "report" => Ok(OnErrorSpec::Report),
+        "enospc" => Ok(OnErrorSpec::Enospc),
+        "stop" => Ok(OnErrorSpec::Stop),
+        _ => Err(ValueError(format!("{text:?} is no policy: give report, enospc or stop"))),
+    }
 }
 
 /// The format of an image, by its name.
@@ -79,8 +117,8 @@ pub enum DiskSpecError {
 }
 
 /// What a disk's words may be.
-const WORDS: &str =
-    "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary][,block-size=512|4096]";
+const WORDS: &str = "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary]\
+    [,block-size=512|4096][,werror=report|enospc|stop][,rerror=report|enospc|stop]";
 
 impl FromStr for DiskSpec {
     type Err = ValueError;
@@ -98,6 +136,8 @@ impl FromStr for DiskSpec {
             overlay: None,
             temporary: false,
             block_size: None,
+            rerror: OnErrorSpec::Report,
+            werror: OnErrorSpec::Report,
         };
         for part in parts {
             match part.split_once('=') {
@@ -107,6 +147,8 @@ impl FromStr for DiskSpec {
                 Some(("overlay", file)) if !file.is_empty() => disk.overlay = Some(file.into()),
                 Some(("block-size", "512")) => disk.block_size = Some(512),
                 Some(("block-size", "4096")) => disk.block_size = Some(4096),
+                Some(("werror", policy)) => disk.werror = on_error(policy)?,
+                Some(("rerror", policy)) => disk.rerror = on_error(policy)?,
                 Some(("format", format)) => {
                     let format = format.parse::<Format>();
                     disk.format =
@@ -168,6 +210,8 @@ mod tests {
         let disk: DiskSpec = "a.img,format=vhdx,overlay=b".parse().unwrap();
         assert_eq!((disk.format, disk.overlay), (Some(FormatSpec(Format::Vhdx)), Some("b".into())));
         assert_eq!("a,block-size=4096".parse::<DiskSpec>().unwrap().block_size, Some(4096));
+        let disk: DiskSpec = "a,werror=stop,rerror=enospc".parse().unwrap();
+        assert_eq!((disk.werror, disk.rerror), (OnErrorSpec::Stop, OnErrorSpec::Enospc));
         assert!("a.img,temporary".parse::<DiskSpec>().unwrap().temporary);
         assert!(!"a.img".parse::<DiskSpec>().unwrap().readonly);
         for wrong in [
@@ -179,6 +223,8 @@ mod tests {
             "a,format=iso",
             "a,overlay=",
             "a,block-size=1024",
+            "a,werror=ignore",
+            "a,rerror=",
         ] {
             assert!(wrong.parse::<DiskSpec>().is_err(), "{wrong:?}");
         }
