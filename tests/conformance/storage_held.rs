@@ -44,14 +44,10 @@ impl Bench {
     }
 
     fn must_wait(&mut self, commands: u32) {
-        loop {
-            self.storvsc.pair.work();
-            if self.units.list()[0].waiting == commands {
-                break;
-            }
-            // The image's own threads may take their time.
-            std::thread::yield_now();
-        }
+        // The image's own threads may take their time.
+        let units = &self.units;
+        let wait = |_: &mut _| (units.list()[0].waiting == commands).then_some(());
+        self.storvsc.pair.wait("commands that wait", wait);
         assert_eq!(self.storvsc.channel.try_receive(&mut self.storvsc.pair), None);
     }
 
