@@ -41,6 +41,9 @@ pub(crate) const LAB: &[Tool] = &[
     tool("tar", "tar"),
 ];
 
+/// What counting instructions takes.
+pub(crate) const COUNTS: &[Tool] = &[tool("valgrind", "valgrind")];
+
 /// What `bench` takes besides.
 pub(crate) const BENCH: &[Tool] = &[tool("strip", "binutils")];
 

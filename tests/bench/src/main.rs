@@ -6,6 +6,8 @@
 //! ```text
 //! busway-bench [NAME]...              those that need no guest
 //! busway-bench --lab FILE [NAME]...   those that need KVM, into a file (see `lab`)
+//! busway-bench --turns                what callgrind can count (see `turns`)
+//! busway-bench --turns NUMBER TIMES   does one of them so often, and prints nothing
 //! ```
 
 mod churn;
@@ -20,6 +22,7 @@ mod rings;
 mod storage_file;
 mod storage_ram;
 mod storvsc;
+mod turns;
 mod two_threads;
 
 use std::fs;
@@ -39,6 +42,9 @@ const BENCHES: &[(&str, Bench)] = &[
 
 fn main() {
     let mut words = std::env::args().skip(1).peekable();
+    if words.next_if_eq("--turns").is_some() {
+        return turns::main(words);
+    }
     let lab = words.next_if_eq("--lab").map(|_| words.next().expect("--lab FILE"));
     let wanted: Vec<String> = words.collect();
     let mut lines = Vec::new();

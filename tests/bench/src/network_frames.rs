@@ -44,7 +44,8 @@ pub fn run(lines: &mut Vec<Line>) {
     for (what, len) in [("64 B", 64), ("1500 B", 1514), ("65000 B LSO", 65_000)] {
         for (queues, how) in [(1, ""), (4, ", 4 queues")] {
             let params = format!("loopback, there and back, {what}{how}");
-            lines.push(Line::nanoseconds(NAME, params, on_loopback(len, queues), None));
+            let value = cpu_time(batch(len) as u64, on_loopback(len, queues));
+            lines.push(Line::nanoseconds(NAME, params, value, None));
         }
     }
     if let Err(error) = on_tap(lines) {
@@ -169,7 +170,7 @@ fn spread(pair: &mut Pair, driver: &mut Netvsc, queues: u16) -> Vec<GuestChannel
     others
 }
 
-fn is_large(len: usize) -> bool {
+const fn is_large(len: usize) -> bool {
     len > 1514
 }
 
@@ -190,14 +191,20 @@ fn frame(len: usize, to: [u8; 6]) -> (Vec<(u32, u32)>, Vec<u8>) {
     (vec![note], frame)
 }
 
-fn on_loopback(len: usize, queues: u16) -> f64 {
+/// Frames of this length that make a turn on loopback.
+pub const fn batch(len: usize) -> usize {
+    if is_large(len) { 4 } else { BATCH }
+}
+
+/// A turn: [`batch`] frames out and back in.
+pub fn on_loopback(len: usize, queues: u16) -> impl FnMut() {
     let mut card = Card::new(Network::loopback(), queues, len);
-    let batch = if is_large(len) { 4 } else { BATCH };
+    let batch = batch(len);
     let packets: Vec<_> = (0..batch).map(|flow| card.packet(len, MAC, flow as u8)).collect();
-    cpu_time(batch as u64, || {
+    move || {
         card.send(&packets);
         assert!(card.take() >= batch, "a frame is missing");
-    })
+    }
 }
 
 /// A TAP that `tunctl` or `ip` has made, gone at the end.

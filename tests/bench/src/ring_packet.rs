@@ -23,10 +23,17 @@ pub fn run(lines: &mut Vec<Line>) {
 }
 
 fn packet(n: usize, payload: usize) -> Line {
+    let value = time(n as u64, packets(n, payload));
+    let limit = copies(n, payload);
+    Line::nanoseconds("ring/packet", format!("n={n} payload={payload}"), value, Some(limit))
+}
+
+/// A turn: `n` packets in and out.
+pub fn packets(n: usize, payload: usize) -> impl FnMut() {
     let (mut writer, mut reader) = ring(RING as u64 / 4096);
     let mut buf = PacketBuf::for_ring(RING as u32);
     let data = vec![0x5a; payload];
-    let value = time(n as u64, || {
+    move || {
         for id in 0..n as u64 {
             let packet =
                 Outgoing { flags: COMPLETION_REQUESTED, ..Outgoing::in_band(id, black_box(&data)) };
@@ -37,9 +44,7 @@ fn packet(n: usize, payload: usize) -> Line {
             black_box(packet.payload);
         }
         black_box(reader.publish());
-    });
-    let limit = copies(n, payload);
-    Line::nanoseconds("ring/packet", format!("n={n} payload={payload}"), value, Some(limit))
+    }
 }
 
 /// The same bytes copied into a buffer of the ring's size and out again.

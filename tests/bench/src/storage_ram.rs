@@ -18,12 +18,13 @@ const RING_PAGES: usize = 4;
 pub fn run(lines: &mut Vec<Line>) {
     let limit = copy_of_a_block();
     for n in [1, 4, 16] {
-        let value = reads(n);
+        let value = time(n, reads(n));
         lines.push(Line::nanoseconds("storage/ram", format!("n={n}"), value, Some(limit)));
     }
 }
 
-fn reads(n: u64) -> f64 {
+/// A turn: `n` reads and their completions.
+pub fn reads(n: u64) -> impl FnMut() {
     let disk = Disk::ram(DISK, &DiskOptions::default()).expect("a disk");
     let mut guest = Guest::new(disk, RING_PAGES, 16_384);
     let mut requests: Vec<_> = (0..n).map(|_| Request::new(&mut guest, 4096, false)).collect();
@@ -31,7 +32,7 @@ fn reads(n: u64) -> f64 {
     let mut host = pair.take_channel(&channel);
     let mut buf = PacketBuf::for_ring(RING_PAGES as u32 * 4096);
     let mut at = 0;
-    time(n, || {
+    move || {
         for (id, request) in requests.iter_mut().enumerate() {
             request.push(&mut channel, id as u64, at % (DISK / 4096));
             at += 7;
@@ -45,7 +46,7 @@ fn reads(n: u64) -> f64 {
         }
         black_box(channel.incoming.publish());
         pair.take_event(0, channel.relid());
-    })
+    }
 }
 
 fn copy_of_a_block() -> f64 {

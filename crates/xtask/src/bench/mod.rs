@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::workspace;
 
 mod guests;
+pub(crate) mod instructions;
 
 /// Take the project's measurements and print them as one table.
 ///
@@ -31,6 +32,18 @@ pub(crate) struct Arguments {
     /// Also write the table as a JSON array of {name, params, value, unit, limit, ratio}
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+
+    /// Count instructions instead, with callgrind: the same on a busy machine as on a quiet one
+    ///
+    /// The limit beside each is what tests/bench/instructions.json says, which `=save` writes anew; `cargo
+    /// xtask test` fails if one has grown by more than 3 %.
+    #[arg(long, value_name = "save", num_args = 0..=1, require_equals = true, conflicts_with = "names")]
+    instructions: Option<Option<Save>>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Save {
+    Save,
 }
 
 const EXAMPLES: &str = "\
@@ -50,6 +63,7 @@ Lines:
 Examples:
   cargo xtask bench
   cargo xtask bench ring storage/ram --json ring.json
+  cargo xtask bench --instructions
   cargo xtask bench guest/boot";
 
 /// A line of the table, as the bench program prints it.
@@ -65,9 +79,21 @@ pub(crate) struct Line {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<std::process::ExitCode> {
-    let built = build()?;
-    let mut lines = in_process(&built, &arguments.names)?;
-    lines.extend(in_guests(&built, &arguments.names));
+    let built = build(&["--package", "busway", "--package", "busway-bench", "--bins"])?;
+    let mut verdict = instructions::Verdict::Kept;
+    let lines = match arguments.instructions {
+        Some(Some(Save::Save)) => instructions::save(&built)?,
+        Some(None) => {
+            let (lines, seen) = instructions::run(&built)?;
+            verdict = seen;
+            lines
+        }
+        None => {
+            let mut lines = in_process(&built, &arguments.names)?;
+            lines.extend(in_guests(&built, &arguments.names));
+            lines
+        }
+    };
     if lines.is_empty() {
         bail!("no measurement has such a name; without names all are taken");
     }
@@ -76,18 +102,26 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<std::process::ExitCod
         let json = serde_json::to_string_pretty(&lines)? + "\n";
         fs::write(path, json).with_context(|| format!("--json {}", path.display()))?;
     }
+    instructions::hold(&verdict)?;
     Ok(std::process::ExitCode::SUCCESS)
 }
 
 /// Builds what measures and what is measured; returns where it is.
-fn build() -> anyhow::Result<PathBuf> {
-    let packages = ["--package", "busway", "--package", "busway-bench", "--bins"];
-    let words = [&["build", "--quiet", "--release"][..], &packages].concat();
+fn build(packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let words = [&["build", "--quiet", "--release"][..], packages].concat();
     let status = workspace::cargo(&words).status().context("could not run cargo")?;
     if !status.success() {
         bail!("the bench program does not build");
     }
     Ok(workspace::target().join("release"))
+}
+
+/// For `cargo xtask test`: counts, and prints the table.
+pub(crate) fn counts() -> anyhow::Result<instructions::Verdict> {
+    let built = build(&["--package", "busway-bench", "--bin", "busway-bench"])?;
+    let (lines, verdict) = instructions::run(&built)?;
+    print!("{}", table(&lines));
+    Ok(verdict)
 }
 
 /// The measurements that need no guest, by the package `busway-bench`.

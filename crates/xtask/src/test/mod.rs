@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! `cargo xtask test`: format, lints, tests in process, and boots of real guests.
+//! `cargo xtask test`: format, lints, tests in process, instruction counts, and boots of real guests.
 
 use std::io::{self, Read, Write};
 use std::process::{Command, ExitCode, Stdio};
@@ -8,13 +8,14 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::Context;
 use tally::Tally;
 
-use crate::{tools, workspace};
+use crate::bench::instructions::Verdict;
+use crate::{bench, tools, workspace};
 
 pub(crate) mod boots;
 pub(crate) mod lines;
 pub(crate) mod tally;
 
-/// Run everything that CI runs: format, lints, tests in process, boots of real guests.
+/// Run everything that CI runs: format, lints, tests in process, instruction counts, boots of real guests.
 ///
 /// All parts run even if one fails. The last line says how many tests passed, failed and were skipped; a
 /// part that fails without a failing test (a file that is not formatted, a warning) counts as one failed, a
@@ -74,8 +75,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     const BOOTS: &str = "boots in real guests";
     if arguments.quick {
+        report.leave_out(COUNTS, "--quick");
         report.leave_out(BOOTS, "--quick");
         return Ok(report.close());
+    }
+    if arguments.boots.is_none() {
+        count_instructions(&mut report);
     }
     let filter: Vec<_> = arguments.boots.iter().flatten().cloned().collect();
     let mut tally = Tally::default();
@@ -87,6 +92,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     });
     report.add(BOOTS, passed, tally);
     Ok(report.close())
+}
+
+const COUNTS: &str = "instruction counts";
+
+fn count_instructions(report: &mut Report) {
+    let passed = match bench::counts() {
+        Ok(Verdict::NotComparable(reason)) => return report.leave_out(COUNTS, &reason),
+        Ok(verdict) => bench::instructions::hold(&verdict),
+        Err(error) => Err(error),
+    };
+    let passed = passed.inspect_err(|error| eprintln!("xtask: {error:#}")).is_ok();
+    report.add(COUNTS, passed, Tally::default());
 }
 
 /// Runs cargo with its output passed on, and says whether it was content. Fuzz targets get `fuzz` seconds.
