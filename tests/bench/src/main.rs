@@ -24,6 +24,7 @@ mod storage_ram;
 mod storvsc;
 mod turns;
 mod two_threads;
+mod virtio;
 
 use std::fs;
 
@@ -35,6 +36,7 @@ const BENCHES: &[(&str, Bench)] = &[
     ("ring/packet", ring_packet::run),
     ("ring/two-threads", two_threads::run),
     ("storage/ram", storage_ram::run),
+    ("storage/virtio", virtio::run),
     ("storage/file", storage_file::run),
     ("network/frames", network_frames::run),
     ("bus/churn", churn::run),

@@ -12,7 +12,8 @@ use busway_vmbus::Progress;
 use crate::report::{Line, time};
 use crate::storvsc::{Guest, Request};
 
-const DISK: u64 = 16 << 20;
+/// Bytes.
+pub const DISK: u64 = 16 << 20;
 const RING_PAGES: usize = 4;
 
 pub fn run(lines: &mut Vec<Line>) {

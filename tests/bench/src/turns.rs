@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use serde::Serialize;
 
-use crate::{network_frames, ring_packet, storage_ram};
+use crate::{network_frames, ring_packet, storage_ram, virtio};
 
 /// One kind of work.
 #[derive(Serialize)]
@@ -21,15 +21,16 @@ struct Work {
     turn: fn() -> Box<dyn FnMut()>,
 }
 
-/// The copy of the C library, of which there is one for each kind of processor: where it takes another
+/// `memcpy` is the C library's, of which there is one for each kind of processor: where it takes another
 /// number of instructions, so does all else.
-const WORKS: [Work; 9] = [
+const WORKS: [Work; 10] = [
     work("memcpy", "1500 B", 16, || Box::new(copies(1500))),
     work("ring/packet", "n=1 payload=64", 1, || Box::new(ring_packet::packets(1, 64))),
     work("ring/packet", "n=8 payload=64", 8, || Box::new(ring_packet::packets(8, 64))),
     work("ring/packet", "n=8 payload=1024", 8, || Box::new(ring_packet::packets(8, 1024))),
     work("storage/ram", "n=1", 1, || Box::new(storage_ram::reads(1))),
     work("storage/ram", "n=16", 16, || Box::new(storage_ram::reads(16))),
+    work("virtio-queue", "n=16", 16, || Box::new(virtio::virtio_reads(16))),
     frames("loopback, there and back, 64 B", 64, || Box::new(network_frames::on_loopback(64, 1))),
     frames("loopback, there and back, 1500 B", 1514, || {
         Box::new(network_frames::on_loopback(1514, 1))
