@@ -3,13 +3,16 @@
 //! The lines that need guests: what takes them is built here, carried to a KVM host and run there.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use busway_guest_images::cpio::Archive;
 use busway_guest_images::manifest::Manifest;
+use busway_guest_images::modules::Modules;
+use busway_guest_images::store::Image;
 use busway_guest_images::tree::Tree;
 
 use super::Line;
@@ -17,8 +20,8 @@ use crate::lab::{FileIn, FileOut, Host, Job, Machine};
 use crate::{tools, workspace};
 
 /// What there is, in the table's order.
-pub(crate) const NAMES: [&str; 5] =
-    ["vmm/start", "guest/exits", "guest/network", "guest/signal", "guest/boot"];
+pub(crate) const NAMES: [&str; 6] =
+    ["vmm/start", "guest/exits", "guest/fio", "guest/network", "guest/signal", "guest/boot"];
 
 const KERNEL: &str = "bookworm-cloud";
 
@@ -41,12 +44,15 @@ pub(crate) fn run(built: &Path, names: &[String]) -> anyhow::Result<Vec<Line>> {
     tools::ensure_images()?;
     tools::ensure(tools::BENCH)?;
     let (store, manifest) = (workspace::images(), Manifest::load()?);
-    let image = store.image(manifest.image(KERNEL)?, false)?;
+    let entry = manifest.image(KERNEL)?;
+    let image = store.image(entry, false)?;
     let scratch = tempfile::tempdir()?;
     let scratch = scratch.path();
     let stripped = |name: &str| strip(&built.join(name), &scratch.join(name));
     let qemu = scratch.join("qemu");
     carry(&store.tool(manifest.tool("qemu")?)?, &qemu)?;
+    let virtio = scratch.join("virtio.cpio");
+    virtio_modules(&image, &virtio)?;
     let lines = scratch.join("lines.json");
     let file = |name: &str, source: PathBuf| FileIn { name: name.to_owned(), source };
     let command = ["./busway-bench", "--lab", LINES].map(OsString::from);
@@ -58,6 +64,8 @@ pub(crate) fn run(built: &Path, names: &[String]) -> anyhow::Result<Vec<Line>> {
             file("busway-bench", stripped("busway-bench")?),
             file("empty-vm", stripped("empty-vm")?),
             file("agent", workspace::agent()?),
+            file("fio.cpio", store.program(entry, manifest.program("fio")?)?),
+            file("virtio.cpio", virtio),
             file("vmlinuz", image.vmlinuz),
             file("initrd.cpio", image.initrd),
             file("qemu", qemu),
@@ -71,6 +79,18 @@ pub(crate) fn run(built: &Path, names: &[String]) -> anyhow::Result<Vec<Line>> {
         bail!("the bench program failed (exit status {status})");
     }
     Ok(serde_json::from_slice(&fs::read(lines)?)?)
+}
+
+/// An archive of what a virtio disk takes, by the order in which it is to be loaded.
+fn virtio_modules(image: &Image, target: &Path) -> anyhow::Result<()> {
+    let modules = Modules::open(&image.tree, &image.release)?;
+    let mut archive = Archive::new(File::create(target)?);
+    let (order, _) = modules.order(&["virtio_pci", "virtio_blk"]);
+    for (number, name) in order.iter().enumerate() {
+        archive.file(&format!("virtio/{number:02}-{name}.ko"), 0o644, &modules.contents(name)?)?;
+    }
+    archive.finish()?;
+    Ok(())
 }
 
 /// The program as it would be installed.

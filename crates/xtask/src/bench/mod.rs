@@ -57,6 +57,7 @@ Lines:
   bus/churn         offers, GPADLs, opens and closes a second
   vmm/start         start, size, memory and idle wake-ups; limit: a program that only runs HLT
   guest/exits       VM exits for each O_DIRECT read; limit: a signal and an interrupt
+  guest/fio         fio on a disk of the guest's; limit: QEMU's virtio-blk
   guest/network     TCP each way, VM exits for each MiB; limits: the host to itself, 64 KiB at once
   guest/signal      HvSignalEvent on an open channel, by each engine; limit: KVM's
   guest/boot        exec to the guest's init; limit: QEMU q35 with the same kernel

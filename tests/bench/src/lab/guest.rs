@@ -20,12 +20,31 @@ pub fn busway(kernel: &Path) -> Command {
     command
 }
 
+/// The kernel's command line for a script that the stock init runs.
+pub const CMDLINE: &str = "console=ttyS0 quiet loglevel=1 panic=-1";
+
 /// `busway run` with the stock kernel, and a script that its init runs.
 pub fn stock(script: &str) -> Command {
+    ours(&initrd("test/run", &format!("#!/bin/sh\n{script}\n")), CMDLINE)
+}
+
+/// `busway run` with the stock kernel.
+pub fn ours(initrd: &Path, cmdline: &str) -> Command {
     let mut command = busway(Path::new("vmlinuz"));
-    let initrd = initrd("test/run", &format!("#!/bin/sh\n{script}\n"));
-    command.arg("--initrd").arg(initrd);
-    command.args(["--cmdline", "console=ttyS0 quiet loglevel=1 panic=-1"]);
+    command.arg("--initrd").arg(initrd).args(["--cmdline", cmdline]);
+    command
+}
+
+/// The same machine as QEMU's q35, as far as it goes.
+pub fn qemu(initrd: &Path, cmdline: &str) -> Command {
+    let mut command = Command::new("qemu/lib/ld-linux-x86-64.so.2");
+    let mut say = |words: &str| {
+        command.args(words.split(' '));
+    };
+    say("--inhibit-cache --library-path qemu/lib qemu/qemu-system-x86_64 -L qemu/share");
+    say("-nodefaults -no-user-config -display none -no-reboot");
+    say("-M q35 -accel kvm -cpu host -m 512M -serial stdio -kernel vmlinuz");
+    command.arg("-initrd").arg(initrd).args(["-append", cmdline]);
     command
 }
 
@@ -74,13 +93,19 @@ impl Running {
 
     /// How long it took to the line that contains this.
     pub fn line(&mut self, wanted: &str) -> Duration {
+        self.whole_line(wanted);
+        self.started.elapsed()
+    }
+
+    /// The next line that contains this.
+    pub fn whole_line(&mut self, wanted: &str) -> String {
         let mut line = Vec::new();
         loop {
             line.clear();
             let length = self.serial.read_until(b'\n', &mut line).expect("a line from the guest");
             let text = String::from_utf8_lossy(&line);
             if text.contains(wanted) {
-                return self.started.elapsed();
+                return text.into_owned();
             }
             assert!(length != 0, "the guest ended without {wanted:?}");
             eprint!("bench: the guest says {text}");

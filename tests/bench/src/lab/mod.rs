@@ -8,12 +8,15 @@
 //! agent                 the program for inside of it
 //! empty-vm              the least KVM program
 //! qemu/                 QEMU, its libraries and its firmware
+//! fio.cpio              fio and its libraries, for a guest
+//! virtio.cpio           the modules for a virtio disk, for a guest: in /virtio by the order to load them
 //! ```
 //!
 //! and `busway` on the PATH.
 
 mod boot;
 mod exits;
+mod fio;
 mod guest;
 mod network;
 mod process;
@@ -28,6 +31,7 @@ use crate::Bench;
 pub const BENCHES: &[(&str, Bench)] = &[
     ("vmm/start", start::run),
     ("guest/exits", exits::run),
+    ("guest/fio", fio::run),
     ("guest/network", network::run),
     ("guest/signal", signal::run),
     ("guest/boot", boot::run),
