@@ -77,6 +77,9 @@ pub(crate) fn number(variable: &str) -> Option<u32> {
     std::env::var(variable).ok().map(|count| count.parse().unwrap())
 }
 
+/// What each disk adds that BUSWAY_DISKS asks for.
+const MORE_FOR_A_DISK: Duration = Duration::from_secs(4);
+
 /// A test while it runs.
 pub(crate) struct Case {
     /// What its guests boot.
@@ -94,7 +97,8 @@ impl Case {
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let more = MORE_FOR_A_REBOOT * reboots()
             + MORE_FOR_A_MIB * tcp_mib().unwrap_or(0)
-            + MORE_FOR_A_VCPU * number("BUSWAY_CPUS").unwrap_or(0);
+            + MORE_FOR_A_VCPU * number("BUSWAY_CPUS").unwrap_or(0)
+            + MORE_FOR_A_DISK * number("BUSWAY_DISKS").unwrap_or(0);
         Self {
             kernel,
             deadline: Instant::now() + PATIENCE + more,

@@ -6,8 +6,10 @@ use std::fs;
 
 use busway_guest_agent::Blocks;
 use busway_guest_images::disk as data_disk;
+use busway_harness::Report;
 
-use crate::case::{Case, Outcome, Skip, tests};
+use crate::case::{Case, Outcome, Skip, number, tests};
+use crate::guest::Guest;
 use crate::image::{Image, sha256};
 use crate::loop_device::LoopDevice;
 
@@ -22,7 +24,8 @@ tests![
     a_sync_reaches_the_hosts_disk,
     a_readonly_disk_refuses_writes,
     only_the_disks_that_exist_are_found,
-    sixty_four_disks_are_told_apart,
+    disks_on_four_controllers_are_told_apart,
+    as_many_disks_as_asked_for_are_told_apart,
     discarded_blocks_are_given_back,
     an_image_under_layers_stays_what_it_is,
     an_image_in_longer_blocks_is_a_disk_or_a_disc,
@@ -214,18 +217,67 @@ fn only_the_disks_that_exist_are_found(case: &Case) -> Outcome {
     Ok(())
 }
 
-/// F38: not all 255 that a controller takes, for the time that it costs.
-fn sixty_four_disks_are_told_apart(case: &Case) -> Outcome {
-    let disks: Vec<Image> = (0..64).map(|_| case.empty_disk(1)).collect();
-    for (number, disk) in (0..).zip(&disks) {
-        disk.write(&Blocks { seed: number, block: 512, count: 1, start: 0, stride: 512 });
-    }
-    let mut guest = case.guest().cpus(2);
-    for disk in &disks {
-        guest = guest.disk(disk);
-    }
-    guest.run("for lun in $(seq 0 63); do agent check $(disk $lun) seed=$lun block=512; done");
+/// F38.
+fn disks_on_four_controllers_are_told_apart(case: &Case) -> Outcome {
+    let guest = case.guest().cpus(2).flag("--integration").flag("none");
+    let report = with_disks(case, guest, 16);
+    assert_eq!((report.number("disks"), report.number("devices")), (64, 4));
     Ok(())
+}
+
+/// F38: up to 255 on the first of four controllers, as BUSWAY_DISKS says, among five hundred devices.
+fn as_many_disks_as_asked_for_are_told_apart(case: &Case) -> Outcome {
+    let Some(of_first) = number("BUSWAY_DISKS") else {
+        return Err(Skip("it takes long: BUSWAY_DISKS=255 says how many".to_owned()));
+    };
+    let memory = format!("{}M", 512 + 2 * of_first);
+    let mut guest = case.guest().cpus(2).flag("--memory").flag(memory);
+    guest = guest.flag("--integration").flag("none");
+    // Their class comes before that of disks in the order of offers, so that disks have the last relids.
+    for device in 0..496 {
+        guest = guest.flag("--raw").flag(format!("00000000-6275-4000-8000-{device:012x}"));
+    }
+    let report = with_disks(case, guest, of_first);
+    assert_eq!(report.number("disks"), u64::from(of_first) + 48);
+    assert_eq!((report.number("devices"), report.number("last")), (500, 500));
+    Ok(())
+}
+
+/// The disk `lun` of controller C is `disk C:LUN`. The other `disk` knows no controllers.
+const DISK_OF_CONTROLLER: &str = r#"
+    disk() {
+        device=$bus/73637369-000${1%:*}-4000-8000-627573776179
+        for turn in $(seq 3000); do
+            set -- $1 $device/host*/target*/*:0:0:${1#*:}/block/*
+            if [ -b /dev/${2##*/} ]; then echo /dev/${2##*/}; return; fi
+            usleep 20000
+        done
+        echo "there is no disk $1" >&2
+        return 1
+    }"#;
+
+/// What a guest says that has so many disks on its first controller, 16 on each of the others, and
+/// finds on each what is nowhere else.
+fn with_disks(case: &Case, mut guest: Guest<'_>, of_first: u32) -> Report {
+    let mut places = Vec::new();
+    for (controller, count) in [(0, of_first), (1, 16), (2, 16), (3, 15)] {
+        places.extend((0..count).map(|lun| (controller, lun, format!("controller={controller}"))));
+    }
+    places.push((3, 254, "controller=3,lun=254".to_owned()));
+    let mut checks = String::new();
+    for (seed, (controller, lun, words)) in (0..).zip(places) {
+        let disk = case.empty_disk(1);
+        disk.write(&Blocks { seed, block: 512, count: 1, start: 0, stride: 512 });
+        guest = guest.disk_with(&disk, &words);
+        checks += &format!("agent check $(disk {controller}:{lun}) seed={seed} block=512\n");
+    }
+    guest.run(&format!(
+        "{DISK_OF_CONTROLLER}
+        {checks}
+        fact disks $(ls -d /sys/block/sd* | wc -l)
+        fact devices $(ls $bus | wc -l)
+        fact last $(cat $bus/73637369-0003-*/id)"
+    ))
 }
 
 /// F36.

@@ -105,17 +105,19 @@ pub struct RunArgs {
     #[command(flatten)]
     pub versions: VersionArgs,
 
-    /// Disk on the guest's VMBus SCSI controller: an image (raw, qcow2, vhd; vmdk and vhdx
+    /// Disk on a VMBus SCSI controller of the guest: an image (raw, qcow2, vhd; vmdk and vhdx
     /// are only read) or a block device. Writes go to the qcow2 file of overlay=, which is made if
-    /// it is not there, or nowhere with temporary. May be given up to 255 times, and adds to
-    /// the disks of --spec
+    /// it is not there, or nowhere with temporary. Controllers are 0 (the default) to 3, and are
+    /// there if they have a disk; without lun= (0 to 254) a disk has the first free number. May be
+    /// given up to 255 times for each controller, and adds to the disks of --spec
     #[arg(
         long,
-        value_name = "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary][,block-size=N]"
+        value_name = "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary][,block-size=N]\
+            [,controller=N][,lun=N]"
     )]
     pub disk: Vec<String>,
 
-    /// DVD drive with the disc of an ISO image in it, behind the disks. May be repeated, and adds
+    /// DVD drive with the disc of an ISO image in it, behind the disks of controller 0. May be repeated, and adds
     /// to the drives of --spec
     #[arg(long, value_name = "FILE")]
     pub dvd: Vec<PathBuf>,

@@ -2,6 +2,8 @@
 
 //! The machine's disks: opened and locked once, whatever happens to the machine.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -13,10 +15,12 @@ use log::error;
 
 use crate::bus::{News, Port, VmBus};
 use crate::lock;
-use crate::spec::{DiskSpec, DiskSpecError, FormatSpec};
+use crate::spec::{DiskSpec, DiskSpecError, FormatSpec, MAX_CONTROLLERS, MAX_UNITS};
 
-/// The controller that all disks are on. Guests know a controller again by this.
-const CONTROLLER: Guid = Guid::from_text_order(0x7363_7369_0000_4000_8000_6275_7377_6179);
+/// The first controller. Guests know a controller again by its instance.
+const FIRST: u128 = 0x7363_7369_0000_4000_8000_6275_7377_6179;
+/// What distinguishes one from the next: their order is that of their numbers.
+const STEP: u128 = 1 << 80;
 
 /// A disk of the description cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -56,87 +60,158 @@ pub enum UnitError {
     },
 }
 
-/// Open images, on a controller. Clones are the same; dropping the last gives up the images' locks.
+/// Where a unit is. Its text is what a user calls it: `3`, or `1:3` on another controller than the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The controller, from 0.
+    pub controller: u8,
+    /// The unit's number there.
+    pub lun: u8,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { controller: 0, lun } => lun.fmt(f),
+            Self { controller, lun } => write!(f, "{controller}:{lun}"),
+        }
+    }
+}
+
+/// Open images, on controllers. Clones are the same; dropping the last gives up the images' locks.
 #[derive(Clone)]
 pub struct Disks {
-    controller: StorageController,
+    controllers: Vec<Controller>,
+}
+
+#[derive(Clone)]
+struct Controller {
+    device: StorageController,
     /// The bus of the machine, as long as nothing needs the controller on it.
     without: Arc<Mutex<Option<Arc<Port>>>>,
 }
 
 impl Disks {
-    /// Opens the images, the first as unit 0, and behind them the discs of drives, for a machine
-    /// with `cpus` processors.
-    pub fn open(specs: &[DiskSpec], dvds: &[PathBuf], cpus: u32) -> Result<Self, DiskError> {
-        let disks = (0..).zip(specs).map(|(lun, spec)| Ok((lun, image(spec)?)));
-        let mut luns = Luns::new(disks.collect::<Result<Vec<_>, OpenError>>()?)?;
-        for (number, file) in dvds.iter().enumerate() {
-            let lun = u8::try_from(specs.len() + number).unwrap_or(u8::MAX);
-            luns.add_drive(lun, disc(file).map_err(DiskError::Disc)?)?;
-        }
+    /// Opens the images, and behind those of the first controller the discs of drives, for a machine
+    /// with `cpus` processors. Versions of storvsc up to `newest` are spoken.
+    pub fn open(
+        specs: &[DiskSpec],
+        dvds: &[PathBuf],
+        cpus: u32,
+        newest: Version,
+    ) -> Result<Self, DiskError> {
         let channels = u16::try_from(cpus).unwrap_or(u16::MAX);
-        let controller = StorageController::new(CONTROLLER, luns).with_channels(channels);
-        Ok(Self { controller, without: Arc::default() })
+        let open = |number| {
+            let of_this = |spec: &&DiskSpec| spec.controller == number;
+            let specs: Vec<_> = specs.iter().filter(of_this).collect();
+            let dvds = if number == 0 { dvds } else { &[] };
+            let instance = Guid::from_text_order(FIRST + STEP * u128::from(number));
+            let device = StorageController::new(instance, units(&specs, dvds)?);
+            let device = device.with_channels(channels).with_newest_version(newest);
+            Ok(Controller { device, without: Arc::default() })
+        };
+        let controllers = (0..MAX_CONTROLLERS).map(open).collect::<Result<_, DiskError>>()?;
+        Ok(Self { controllers })
     }
 
-    /// The same, speaking versions of storvsc up to `newest`.
-    #[must_use]
-    pub fn speaking(self, newest: Version) -> Self {
-        Self { controller: self.controller.with_newest_version(newest), ..self }
-    }
-
-    /// Puts the controller on the bus, at once or when it has a unit.
+    /// Puts the controllers on the bus, each at once or when it has a unit.
     pub fn attach(&self, bus: &mut VmBus) {
-        let mut without = lock(&self.without);
-        if self.units().list().is_empty() {
-            *without = Some(Arc::clone(bus.port()));
-        } else {
-            *without = None;
-            bus.add(Box::new(self.controller.clone()));
+        for Controller { device, without } in &self.controllers {
+            let mut without = lock(without);
+            if device.units().list().is_empty() {
+                *without = Some(Arc::clone(bus.port()));
+            } else {
+                *without = None;
+                bus.add(Box::new(device.clone()));
+            }
         }
     }
 
     /// Makes all that was written durable: the machine has ended.
     pub fn flush(&self) {
-        for (name, error) in self.units().flush() {
+        for (name, error) in self.all_units().flat_map(|units| units.flush()) {
             error!("'{name}' may have lost what was written last: {error}");
         }
     }
 
-    /// The controller's units.
-    pub fn units(&self) -> Units {
-        self.controller.units()
+    /// Has all requests done again that wait for the user.
+    pub fn resume(&self) {
+        self.all_units().for_each(|units| units.resume());
+    }
+
+    fn all_units(&self) -> impl Iterator<Item = Units> {
+        self.controllers.iter().map(|controller| controller.device.units())
+    }
+
+    /// All units, in order.
+    pub fn list(&self) -> Vec<(Place, UnitState)> {
+        let of = |(controller, units): (u8, Units)| {
+            let units = units.list().into_iter();
+            units.map(move |unit| (Place { controller, lun: unit.lun }, unit))
+        };
+        (0..).zip(self.all_units()).flat_map(of).collect()
+    }
+
+    /// The units of a controller that [`find`](Self::find) has found.
+    fn controller(&self, number: u8) -> Result<&Controller, UnitError> {
+        let controller = self.controllers.get(usize::from(number));
+        controller.ok_or_else(|| self.unknown("controller", &number.to_string()))
+    }
+
+    fn units(&self, place: Place) -> Result<Units, UnitError> {
+        Ok(self.controller(place.controller)?.device.units())
     }
 
     /// Adds a disk to the machine that runs, and says as which unit.
-    pub fn add(&self, spec: &DiskSpec) -> Result<u8, UnitError> {
+    pub fn add(&self, spec: &DiskSpec) -> Result<Place, UnitError> {
         spec.check()?;
-        let lun = self.units().add(image(spec)?)?;
-        if let Some(port) = lock(&self.without).take() {
-            port.send(News::Add(Box::new(self.controller.clone())));
+        let controller = self.controller(spec.controller)?;
+        let (units, disk) = (controller.device.units(), image(spec)?);
+        let lun = match spec.lun {
+            Some(lun) => units.add_at(lun, disk).map(|()| lun)?,
+            None => units.add(disk)?,
+        };
+        if let Some(port) = lock(&controller.without).take() {
+            port.send(News::Add(Box::new(controller.device.clone())));
         }
-        Ok(lun)
+        Ok(Place { controller: spec.controller, lun })
+    }
+
+    /// Takes a unit away.
+    pub fn remove(&self, place: Place) -> Result<(), UnitError> {
+        Ok(self.units(place)?.remove(place.lun)?)
+    }
+
+    /// Makes a disk longer, or takes its image's length as it has become.
+    pub fn resize(&self, place: Place, bytes: Option<u64>) -> Result<(), UnitError> {
+        self.units(place)?.resize(place.lun, bytes)?;
+        Ok(())
+    }
+
+    /// Takes the disc out of a drive, with `force` even if the guest has locked it in.
+    pub fn eject(&self, place: Place, force: bool) -> Result<(), UnitError> {
+        Ok(self.units(place)?.eject(place.lun, force)?)
     }
 
     /// Puts the disc of an ISO image into a drive.
-    pub fn insert(&self, lun: u8, file: &Path) -> Result<(), UnitError> {
-        Ok(self.units().insert(lun, disc(file)?)?)
+    pub fn insert(&self, place: Place, file: &Path) -> Result<(), UnitError> {
+        Ok(self.units(place)?.insert(place.lun, disc(file)?)?)
     }
 
-    /// The unit that a user calls `name`: its number, its serial number, or its file as it was given.
-    pub fn find(&self, name: &str) -> Result<u8, UnitError> {
-        let is_meant = |unit: &UnitState| {
+    /// The unit that a user calls `name`: its place, its serial number, or its file as it was given.
+    pub fn find(&self, name: &str) -> Result<Place, UnitError> {
+        let is_meant = |place: Place, unit: &UnitState| {
             let file = unit.medium.as_ref().map(Disk::name);
-            name == unit.lun.to_string() || name == unit.serial || Some(name) == file
+            name == place.to_string() || name == unit.serial || Some(name) == file
         };
         self.only("unit", name, is_meant)
     }
 
     /// The drive of that name, or the only one.
-    pub fn find_drive(&self, name: Option<&str>) -> Result<u8, UnitError> {
+    pub fn find_drive(&self, name: Option<&str>) -> Result<Place, UnitError> {
         match name {
             Some(name) => self.find(name),
-            None => self.only("drive of discs by itself", "", |unit| unit.is_drive),
+            None => self.only("drive of discs by itself", "", |_, unit| unit.is_drive),
         }
     }
 
@@ -144,23 +219,48 @@ impl Disks {
         &self,
         kind: &'static str,
         name: &str,
-        is_meant: impl Fn(&UnitState) -> bool,
-    ) -> Result<u8, UnitError> {
-        let units = self.units().list();
-        let found: Vec<_> = units.iter().filter(|unit| is_meant(unit)).collect();
+        is_meant: impl Fn(Place, &UnitState) -> bool,
+    ) -> Result<Place, UnitError> {
+        let units = self.list();
+        let found = units.iter().filter(|(place, unit)| is_meant(*place, unit));
+        let found: Vec<_> = found.map(|(place, _)| *place).collect();
         // A number is a number, even if it is somebody's serial number.
-        let by_number = found.iter().find(|unit| unit.lun.to_string() == name);
+        let by_number = found.iter().find(|place| place.to_string() == name);
         match (found.as_slice(), by_number) {
-            (_, Some(unit)) | ([unit], None) => Ok(unit.lun),
-            _ => {
-                let text = |unit: &UnitState| format!("{} ({})", unit.lun, unit.serial);
-                let units: Vec<_> = units.iter().map(text).collect();
-                let units =
-                    if units.is_empty() { "it some first".into() } else { units.join(" or ") };
-                Err(UnitError::Unknown { kind, name: name.to_owned(), units })
-            }
+            (_, Some(place)) | ([place], None) => Ok(*place),
+            _ => Err(self.unknown(kind, name)),
         }
     }
+
+    fn unknown(&self, kind: &'static str, name: &str) -> UnitError {
+        let text = |(place, unit): &(Place, UnitState)| format!("{place} ({})", unit.serial);
+        let units: Vec<_> = self.list().iter().map(text).collect();
+        let units = if units.is_empty() { "it some first".into() } else { units.join(" or ") };
+        UnitError::Unknown { kind, name: name.to_owned(), units }
+    }
+}
+
+/// The units of one controller: disks where they want to be or at the first free place, and the drives
+/// behind them.
+fn units(specs: &[&DiskSpec], dvds: &[PathBuf]) -> Result<Luns, DiskError> {
+    let mut taken: HashSet<_> = specs.iter().filter_map(|spec| spec.lun).collect();
+    let mut free_from = |first: u8| {
+        let mut places = (first..MAX_UNITS).chain(0..first);
+        // One that is taken is refused where it is put.
+        let lun = places.find(|lun| !taken.contains(lun)).unwrap_or(first);
+        taken.insert(lun);
+        lun
+    };
+    let mut disks = Vec::new();
+    for spec in specs {
+        disks.push((spec.lun.unwrap_or_else(|| free_from(0)), image(spec)?));
+    }
+    let behind = disks.iter().map(|(lun, _)| lun.saturating_add(1)).max().unwrap_or(0);
+    let mut luns = Luns::new(disks)?;
+    for file in dvds {
+        luns.add_drive(free_from(behind), disc(file).map_err(DiskError::Disc)?)?;
+    }
+    Ok(luns)
 }
 
 /// The disk of a description.
@@ -196,11 +296,21 @@ fn disc(file: &Path) -> Result<Disk, OpenError> {
 
 #[cfg(test)]
 mod tests {
+    use busway_vmbus::Device;
+
     use super::*;
 
     fn empty(path: &Path) -> DiskSpec {
         std::fs::File::create(path).unwrap().set_len(1 << 20).unwrap();
         path.display().to_string().parse().unwrap()
+    }
+
+    fn open(specs: &[DiskSpec], dvds: &[PathBuf]) -> Disks {
+        Disks::open(specs, dvds, 1, Version::V6_2).unwrap()
+    }
+
+    const fn at(controller: u8, lun: u8) -> Place {
+        Place { controller, lun }
     }
 
     #[test]
@@ -210,24 +320,66 @@ mod tests {
         let serial =
             |spec: DiskSpec, serial: &str| DiskSpec { serial: Some(serial.into()), ..spec };
         let specs = [serial(empty(&path("a")), "1"), serial(empty(&path("b")), "beta")];
-        let disks = Disks::open(&specs, &[], 1).unwrap();
-        assert_eq!(disks.find("1").unwrap(), 1, "not the one that calls itself so");
-        assert_eq!(disks.find("beta").unwrap(), 1);
-        assert_eq!(disks.find(path("a").to_str().unwrap()).unwrap(), 0);
+        let disks = open(&specs, &[]);
+        assert_eq!(disks.find("1").unwrap(), at(0, 1), "not the one that calls itself so");
+        assert_eq!(disks.find("beta").unwrap(), at(0, 1));
+        assert_eq!(disks.find(path("a").to_str().unwrap()).unwrap(), at(0, 0));
         let error = disks.find("gamma").unwrap_err().to_string();
         assert_eq!(error, "the machine has no unit 'gamma': give 0 (1) or 1 (beta)");
         assert!(disks.find_drive(None).is_err());
     }
 
     #[test]
+    fn places_are_the_first_that_are_free_and_drives_come_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = |name: &str, controller, lun| DiskSpec {
+            controller,
+            lun,
+            ..empty(&directory.path().join(name))
+        };
+        let disc = directory.path().join("disc");
+        empty(&disc);
+        let specs = [
+            disk("a", 0, None),
+            disk("b", 2, None),
+            disk("c", 0, Some(1)),
+            disk("d", 0, None),
+            disk("e", 2, Some(254)),
+            disk("f", 2, None),
+        ];
+        let disks = open(&specs, &[disc]);
+        let places: Vec<_> = disks.list().into_iter().map(|(place, _)| place).collect();
+        let drive = at(0, 3);
+        assert_eq!(places, [at(0, 0), at(0, 1), at(0, 2), drive, at(2, 0), at(2, 1), at(2, 254)]);
+        assert_eq!(disks.find_drive(None).unwrap(), drive);
+        assert_eq!(disks.find("2:254").unwrap(), at(2, 254));
+        assert_eq!(disks.add(&disk("g", 3, Some(7))).unwrap(), at(3, 7));
+        assert_eq!(disks.add(&disk("h", 2, None)).unwrap(), at(2, 2));
+        assert!(matches!(disks.add(&disk("i", 3, Some(7))), Err(UnitError::Plug(_))));
+        assert!(matches!(disks.add(&disk("j", 4, None)), Err(UnitError::Spec(_))));
+        disks.remove(at(2, 1)).unwrap();
+        assert!(disks.find("2:1").is_err());
+    }
+
+    #[test]
+    fn a_guest_knows_the_controllers_again() {
+        let instance = |disks: &Disks, number: usize| {
+            disks.controllers[number].device.offer().instance.to_string()
+        };
+        let disks = open(&[], &[]);
+        assert_eq!(instance(&disks, 0), "73637369-0000-4000-8000-627573776179");
+        assert_eq!(instance(&disks, 3), "73637369-0003-4000-8000-627573776179");
+    }
+
+    #[test]
     fn an_image_is_locked_as_long_as_it_is_a_unit() {
         let directory = tempfile::tempdir().unwrap();
         let spec = empty(&directory.path().join("disk"));
-        let disks = Disks::open(&[], &[], 1).unwrap();
-        assert_eq!(disks.add(&spec).unwrap(), 0);
+        let disks = open(&[], &[]);
+        assert_eq!(disks.add(&spec).unwrap(), at(0, 0));
         assert!(matches!(disks.add(&spec), Err(UnitError::Open(OpenError::InUse { .. }))));
-        disks.units().remove(0).unwrap();
-        assert_eq!(disks.add(&spec).unwrap(), 1, "numbers are not used again soon");
+        disks.remove(at(0, 0)).unwrap();
+        assert_eq!(disks.add(&spec).unwrap(), at(0, 1), "numbers are not used again soon");
         let both = DiskSpec { temporary: true, readonly: true, ..spec };
         assert!(matches!(disks.add(&both), Err(UnitError::Spec(_))));
     }

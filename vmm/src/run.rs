@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use busway_balloon::Balloon;
 use busway_raw::RawDevice;
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
@@ -169,9 +170,10 @@ pub fn run(
     watch: Option<&Arc<Watch>>,
 ) -> Result<Verdict, RunError> {
     spec.check()?;
+    raise_descriptor_limit();
     let script = spec.faults.as_ref().map(|faults| faults.read()).transpose()?;
     let mut files = BootFiles::open(spec)?;
-    let disks = Disks::open(&spec.disks, &spec.dvds, spec.cpus)?.speaking(spec.versions.storage.0);
+    let disks = Disks::open(&spec.disks, &spec.dvds, spec.cpus, spec.versions.storage.0)?;
     let nets = Nets::open(&spec.nets, spec.versions.network.0)?;
     let loaded = Loaded::new(spec, &mut files)?;
     let host = Host::open(kvm)?;
@@ -206,6 +208,15 @@ pub fn run(
             }
         }
         board = Board::build(&host, spec, kind, Loaded::new(spec, &mut files)?)?;
+    }
+}
+
+/// Each disk, channel and connection takes some descriptors, and many systems allow a program 1024
+/// unless it asks.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        debug!("the limit of descriptors stays as it is: {error}");
     }
 }
 

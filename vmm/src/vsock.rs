@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use busway_hvsock::{Connection, Directory};
 use log::{debug, warn};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::bus::{News, Port, VmBus};
 use crate::control::server::listen;
@@ -56,7 +55,6 @@ impl Vsock {
             let path = path.to_owned();
             move |source| VsockError { what, path, source }
         };
-        raise_descriptor_limit();
         fs::create_dir_all(directory).map_err(failed("make", directory))?;
         let place = Directory::new(directory);
         let path = place.to_guest();
@@ -79,14 +77,6 @@ impl Vsock {
 impl Drop for Vsock {
     fn drop(&mut self) {
         let _ = fs::remove_file(self.directory.to_guest());
-    }
-}
-
-/// Each connection takes some descriptors, and many systems allow a program 1024 unless it asks.
-fn raise_descriptor_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        debug!("the limit of descriptors stays as it is: {error}");
     }
 }
 

@@ -154,14 +154,25 @@ impl Units {
     /// not have seen yet that that one is gone.
     pub fn add(&self, disk: Disk) -> Result<u8, PlugError> {
         let mut next = self.begin()?;
-        let mut luns = self.luns();
+        let luns = self.luns();
         let mut places = (0..PLACES).map(|step| ((usize::from(*next) + step) % PLACES) as u8);
         let lun = places.find(|lun| luns.get(*lun).is_none()).ok_or(PlugError::Full)?;
-        luns.add(lun, LogicalUnit::disk(disk))?;
+        self.put(lun, disk, luns)?;
         *next = lun + 1;
+        Ok(lun)
+    }
+
+    /// Adds a disk as the unit `lun`.
+    pub fn add_at(&self, lun: u8, disk: Disk) -> Result<(), PlugError> {
+        let _changes = self.begin()?;
+        self.put(lun, disk, self.luns())
+    }
+
+    fn put(&self, lun: u8, disk: Disk, mut luns: Luns) -> Result<(), PlugError> {
+        luns.add(lun, LogicalUnit::disk(disk))?;
         self.change(lun, luns)?;
         self.shared.scan();
-        Ok(lun)
+        Ok(())
     }
 
     /// Takes a unit away. When this returns, all that was written to it is durable, and its image is

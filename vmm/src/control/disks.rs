@@ -7,16 +7,16 @@ use busway_storage::UnitState;
 
 use super::one_line;
 use super::protocol::{DiskState, DiskTask, DvdTask, Reply};
-use crate::disks::{Disks, UnitError};
+use crate::disks::{Disks, Place, UnitError};
 
 /// Does what is to be done with a disk.
 pub(super) fn disk(disks: &Disks, task: DiskTask) -> Result<Reply, String> {
     let done = match task {
         DiskTask::List => Ok(list(disks, None)),
-        DiskTask::Add { disk } => disks.add(&disk).map(|lun| list(disks, Some(lun))),
+        DiskTask::Add { disk } => disks.add(&disk).map(|place| list(disks, Some(place))),
         DiskTask::Remove { unit } => remove(disks, &unit),
         DiskTask::Resume => {
-            disks.units().resume();
+            disks.resume();
             Ok(Reply::Nothing)
         }
         DiskTask::Resize { unit, size } => resize(disks, &unit, size.map(|size| size.0)),
@@ -30,33 +30,34 @@ pub(super) fn dvd(disks: &Disks, task: DvdTask) -> Result<Reply, String> {
         DvdTask::Eject { unit, force } => eject(disks, unit.as_deref(), force),
         DvdTask::Insert { file, unit } => disks
             .find_drive(unit.as_deref())
-            .and_then(|lun| disks.insert(lun, &file).map(|()| list(disks, Some(lun)))),
+            .and_then(|place| disks.insert(place, &file).map(|()| list(disks, Some(place)))),
     };
     done.map_err(|error| one_line(&error))
 }
 
 fn remove(disks: &Disks, unit: &str) -> Result<Reply, UnitError> {
-    disks.units().remove(disks.find(unit)?)?;
+    disks.remove(disks.find(unit)?)?;
     Ok(Reply::Nothing)
 }
 
 fn resize(disks: &Disks, unit: &str, bytes: Option<u64>) -> Result<Reply, UnitError> {
-    let lun = disks.find(unit)?;
-    disks.units().resize(lun, bytes)?;
-    Ok(list(disks, Some(lun)))
+    let place = disks.find(unit)?;
+    disks.resize(place, bytes)?;
+    Ok(list(disks, Some(place)))
 }
 
 fn eject(disks: &Disks, unit: Option<&str>, force: bool) -> Result<Reply, UnitError> {
-    disks.units().eject(disks.find_drive(unit)?, force)?;
+    disks.eject(disks.find_drive(unit)?, force)?;
     Ok(Reply::Nothing)
 }
 
 /// All units, or one.
-fn list(disks: &Disks, only: Option<u8>) -> Reply {
-    let units = disks.units().list();
-    let units = units.into_iter().filter(|unit| only.is_none_or(|lun| lun == unit.lun));
-    let state = |unit: UnitState| DiskState {
-        unit: unit.lun,
+fn list(disks: &Disks, only: Option<Place>) -> Reply {
+    let units = disks.list().into_iter();
+    let units = units.filter(|(place, _)| only.is_none_or(|only| only == *place));
+    let state = |(place, unit): (Place, UnitState)| DiskState {
+        controller: place.controller,
+        unit: place.lun,
         drive: unit.is_drive,
         serial: unit.serial,
         waiting: unit.waiting,

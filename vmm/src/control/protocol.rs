@@ -19,6 +19,7 @@ use clap::{Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::rings::Rings;
+use crate::disks::Place;
 use crate::spec::{DiskSpec, NetSpec, Size};
 
 /// What a client asks for.
@@ -186,7 +187,8 @@ pub enum DiskTask {
     },
     /// Take a disk away: what is under way ends first, and its file is free afterwards
     Remove {
-        /// The disk: its number (LUN), its serial number, or its file as it was given
+        /// The disk: its number (LUN; 1:3 is 3 on controller 1), its serial number, or its
+        /// file as it was given
         unit: String,
     },
     /// Do again what waits on disks since the host failed (--disk FILE,werror=stop); what fails once
@@ -194,7 +196,8 @@ pub enum DiskTask {
     Resume,
     /// Enlarge a disk (raw images only); the guest sees it by itself
     Resize {
-        /// The disk: its number (LUN), its serial number, or its file as it was given
+        /// The disk: its number (LUN; 1:3 is 3 on controller 1), its serial number, or its
+        /// file as it was given
         unit: String,
         /// What its image is to have, such as 20G [default: what it has by now]
         #[serde(default)]
@@ -208,7 +211,7 @@ pub enum DiskTask {
 pub enum DvdTask {
     /// Take the disc out
     Eject {
-        /// The drive: its number (LUN) or its serial number [default: the only one]
+        /// The drive: its number or its serial number [default: the only one]
         #[serde(default)]
         unit: Option<String>,
         /// Take it even if the guest has locked it in, which is what it does while it is mounted
@@ -220,7 +223,7 @@ pub enum DvdTask {
     Insert {
         /// The disc's image
         file: PathBuf,
-        /// The drive: its number (LUN) or its serial number [default: the only one]
+        /// The drive: its number or its serial number [default: the only one]
         #[serde(default)]
         unit: Option<String>,
     },
@@ -550,7 +553,10 @@ pub struct FaultRule {
 /// A disk, or a drive of discs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskState {
-    /// Its number on the controller (LUN).
+    /// The controller that it is on.
+    #[serde(default)]
+    pub controller: u8,
+    /// Its number there (LUN).
     pub unit: u8,
     /// It is a drive of discs.
     pub drive: bool,
@@ -712,10 +718,11 @@ impl fmt::Display for FaultRule {
 
 impl fmt::Display for DiskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { unit, drive, serial, bytes, file, waiting } = self;
+        let Self { controller, unit, drive, serial, bytes, file, waiting } = self;
+        let place = Place { controller: *controller, lun: *unit }.to_string();
         let kind = if *drive { "drive" } else { "disk" };
         let file = file.as_deref().unwrap_or("no disc");
-        write!(f, "{unit:>3} {kind:<5} {serial:<16} {bytes:>14} B  {file}")?;
+        write!(f, "{place:>5} {kind:<5} {serial:<16} {bytes:>14} B  {file}")?;
         match waiting {
             0 => writeln!(f),
             _ => writeln!(f, ", {waiting} requests wait for 'disk resume'"),

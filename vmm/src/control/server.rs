@@ -126,7 +126,7 @@ fn say(mut client: &UnixStream, line: &Line) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use busway_wire::nvsp::Version;
+    use busway_wire::{nvsp, storvsc};
 
     use super::*;
     use crate::bus::BusLine;
@@ -149,8 +149,8 @@ mod tests {
         let (integration, input) = (integration.unwrap(), input.unwrap());
         let traffic = Arc::new(Traffic::new(None));
         let (display, balloon) = (None, None);
-        let nets = Nets::open(&[], Version::V6_1).unwrap();
-        let disks = Disks::open(&[], &[], 1).unwrap();
+        let nets = Nets::open(&[], nvsp::Version::V6_1).unwrap();
+        let disks = Disks::open(&[], &[], 1, storvsc::Version::V6_2).unwrap();
         let (bus, faults) = (BusLine::default(), Faults::none());
         let handles =
             Handles { integration, input, nets, disks, display, balloon, traffic, faults, bus };

@@ -2,7 +2,7 @@
 
 //! Disks: what `--disk` says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
@@ -37,6 +37,12 @@ pub struct DiskSpec {
     /// Bytes of a logical block: 512 or 4096.
     #[serde(default)]
     pub block_size: Option<u32>,
+    /// The controller that it is on, from 0.
+    #[serde(default)]
+    pub controller: u8,
+    /// Its number there; without one, the first that no disk has.
+    #[serde(default)]
+    pub lun: Option<u8>,
     /// What becomes of reads that the host cannot do.
     #[serde(default)]
     pub rerror: OnErrorSpec,
@@ -44,6 +50,11 @@ pub struct DiskSpec {
     #[serde(default)]
     pub werror: OnErrorSpec,
 }
+
+/// Controllers that a machine may have: as many as Hyper-V gives one.
+pub const MAX_CONTROLLERS: u8 = 4;
+/// Units of a controller: guests look for no more (`drivers/scsi/storvsc_drv.c`).
+pub const MAX_UNITS: u8 = 255;
 
 /// What becomes of requests that the host cannot do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +86,12 @@ fn on_error(text: &str) -> Result<OnErrorSpec, ValueError> {
         "stop" => Ok(OnErrorSpec::Stop),
         _ => Err(ValueError(format!("{text:?} is no policy: give report, enospc or stop"))),
     }
+}
+
+/// A number below `end`.
+fn place(text: &str, end: u8) -> Result<u8, ValueError> {
+    let number = text.parse().ok().filter(|number| *number < end);
+    number.ok_or_else(|| ValueError(format!("{text:?} is no place: give 0 to {}", end - 1)))
 }
 
 /// The format of an image, by its name.
@@ -114,11 +131,39 @@ pub enum DiskSpecError {
         /// The file.
         path: PathBuf,
     },
+    /// Two disks at one place.
+    #[error(
+        "--disk {path}: unit {lun} of controller {controller} is another disk: give another lun=",
+        path = path.display()
+    )]
+    Place {
+        /// The file of the second.
+        path: PathBuf,
+        /// The controller.
+        controller: u8,
+        /// The unit.
+        lun: u8,
+    },
+    /// No such place.
+    #[error(
+        "--disk {path}: there is no unit {lun} of controller {controller}: \
+         give controller=0 to 3 and lun=0 to 254",
+        path = path.display()
+    )]
+    NoPlace {
+        /// The file.
+        path: PathBuf,
+        /// The controller.
+        controller: u8,
+        /// The unit.
+        lun: u8,
+    },
 }
 
 /// What a disk's words may be.
 const WORDS: &str = "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary]\
-    [,block-size=512|4096][,werror=report|enospc|stop][,rerror=report|enospc|stop]";
+    [,block-size=512|4096][,controller=0..3][,lun=0..254]\
+    [,werror=report|enospc|stop][,rerror=report|enospc|stop]";
 
 impl FromStr for DiskSpec {
     type Err = ValueError;
@@ -136,6 +181,8 @@ impl FromStr for DiskSpec {
             overlay: None,
             temporary: false,
             block_size: None,
+            controller: 0,
+            lun: None,
             rerror: OnErrorSpec::Report,
             werror: OnErrorSpec::Report,
         };
@@ -147,6 +194,8 @@ impl FromStr for DiskSpec {
                 Some(("overlay", file)) if !file.is_empty() => disk.overlay = Some(file.into()),
                 Some(("block-size", "512")) => disk.block_size = Some(512),
                 Some(("block-size", "4096")) => disk.block_size = Some(4096),
+                Some(("controller", number)) => disk.controller = place(number, MAX_CONTROLLERS)?,
+                Some(("lun", number)) => disk.lun = Some(place(number, MAX_UNITS)?),
                 Some(("werror", policy)) => disk.werror = on_error(policy)?,
                 Some(("rerror", policy)) => disk.rerror = on_error(policy)?,
                 Some(("format", format)) => {
@@ -175,6 +224,7 @@ impl DiskSpec {
 /// Makes sure that all `disks` can be used together. Whether each can be used at all is found out
 /// when it is opened.
 pub(super) fn check(disks: &[DiskSpec]) -> Result<(), DiskSpecError> {
+    check_places(disks)?;
     let mut seen: HashMap<(u64, u64), bool> = HashMap::new();
     for disk in disks {
         let places = [disk.readonly, disk.overlay.is_some(), disk.temporary];
@@ -194,6 +244,25 @@ pub(super) fn check(disks: &[DiskSpec]) -> Result<(), DiskSpecError> {
             return Err(DiskSpecError::Twice { path: disk.file.clone() });
         }
         seen.insert(identity, only_read);
+    }
+    Ok(())
+}
+
+/// Makes sure that each has a place of its own.
+fn check_places(disks: &[DiskSpec]) -> Result<(), DiskSpecError> {
+    let mut taken = HashSet::new();
+    for DiskSpec { file, controller, lun, .. } in disks {
+        let (path, controller, lun) = (file.clone(), *controller, lun.unwrap_or(0));
+        if controller >= MAX_CONTROLLERS || !(0..MAX_UNITS).contains(&lun) {
+            return Err(DiskSpecError::NoPlace { path, controller, lun });
+        }
+    }
+    let placed = disks.iter().filter_map(|disk| Some((disk, disk.lun?)));
+    for (DiskSpec { file, controller, .. }, lun) in placed {
+        if !taken.insert((controller, lun)) {
+            let (path, controller) = (file.clone(), *controller);
+            return Err(DiskSpecError::Place { path, controller, lun });
+        }
     }
     Ok(())
 }
@@ -225,9 +294,32 @@ mod tests {
             "a,block-size=1024",
             "a,werror=ignore",
             "a,rerror=",
+            "a,controller=4",
+            "a,controller=-1",
+            "a,lun=255",
+            "a,lun=",
         ] {
             assert!(wrong.parse::<DiskSpec>().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn each_disk_has_a_place_of_its_own() {
+        let disk = |text: &str| text.parse::<DiskSpec>().unwrap();
+        let last = disk("a,controller=3,lun=254");
+        assert_eq!((last.controller, last.lun), (3, Some(254)));
+        assert_eq!((disk("a").controller, disk("a").lun), (0, None));
+        let apart = [disk("a,lun=7"), disk("b"), disk("c"), disk("d,controller=1,lun=7"), last];
+        assert_eq!(check(&apart), Ok(()));
+        let place = DiskSpecError::Place { path: "b".into(), controller: 1, lun: 7 };
+        assert_eq!(
+            check(&[disk("a,controller=1,lun=7"), disk("b,lun=7,controller=1")]),
+            Err(place)
+        );
+        // As a --spec file has it.
+        let beyond = DiskSpec { controller: 4, ..disk("a") };
+        let no_place = DiskSpecError::NoPlace { path: "a".into(), controller: 4, lun: 0 };
+        assert_eq!(check(&[beyond]), Err(no_place));
     }
 
     #[test]

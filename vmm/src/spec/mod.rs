@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use capture::CaptureSpec;
-pub use disk::{DiskSpec, DiskSpecError, FormatSpec};
+pub use disk::{DiskSpec, DiskSpecError, FormatSpec, MAX_CONTROLLERS, MAX_UNITS};
 pub use display::{DisplaySpec, ScreenSize};
 pub use faults::{FaultsSpec, FaultsSpecError};
 pub use integration::{IntegrationSpec, Service};
@@ -65,7 +65,7 @@ pub struct VmSpec {
     /// The newest versions that the host speaks.
     #[serde(default)]
     pub versions: VersionsSpec,
-    /// Disks, in the order in which the guest finds them.
+    /// Disks, in the order in which the guest finds those of a controller.
     #[serde(default)]
     pub disks: Vec<DiskSpec>,
     /// DVD drives: the image of the disc in each.
@@ -163,8 +163,6 @@ pub enum OnReset {
 pub const DEFAULT_CMDLINE: &str = "console=ttyS0 panic=-1";
 /// The most vCPUs.
 pub const MAX_CPUS: u32 = 64;
-/// The most disks, all on one controller.
-pub const MAX_DISKS: usize = 255;
 /// The most network cards.
 pub const MAX_NETS: usize = 16;
 /// The least RAM, in bytes, that a kernel of today can unpack itself in.
@@ -226,8 +224,16 @@ pub enum SpecError {
     #[error("--timeout 0: give one second or more")]
     Timeout,
     /// More disks than a controller takes.
-    #[error("--disk and --dvd are given {0} times: give at most {MAX_DISKS}")]
-    TooManyDisks(usize),
+    #[error(
+        "--disk and --dvd put {units} units on controller {controller}: give at most {MAX_UNITS}, \
+         or other disks a controller="
+    )]
+    TooManyDisks {
+        /// The controller.
+        controller: u8,
+        /// What is to be on it.
+        units: usize,
+    },
     /// A disk that cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskSpecError),
@@ -319,9 +325,12 @@ impl VmSpec {
         if self.timeout == Some(0) {
             return Err(SpecError::Timeout);
         }
-        let units = self.disks.len() + self.dvds.len();
-        if units > MAX_DISKS {
-            return Err(SpecError::TooManyDisks(units));
+        for controller in 0..MAX_CONTROLLERS {
+            let disks = self.disks.iter().filter(|disk| disk.controller == controller).count();
+            let units = if controller == 0 { disks + self.dvds.len() } else { disks };
+            if units > usize::from(MAX_UNITS) {
+                return Err(SpecError::TooManyDisks { controller, units });
+            }
         }
         if self.nets.len() > MAX_NETS {
             return Err(SpecError::TooManyNets(self.nets.len()));
