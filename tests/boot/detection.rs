@@ -87,7 +87,9 @@ fn as_many_vcpus_as_asked_for_work(case: &Case) -> Outcome {
 
 fn works_with(case: &Case, cpus: u32) -> Outcome {
     let disk = case.disk(4);
-    let guest = case.guest().cpus(cpus).disk(&disk).run(
+    // hv_storvsc makes a queue for each CPU, and each as long as all of its channels together.
+    let memory = format!("{}M", 512 + 16 * cpus);
+    let guest = case.guest().cpus(cpus).flag("--memory").flag(memory).disk(&disk).run(
         "fact cpus $(nproc)
         fact clocksource $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)
         fact timers \"$(interrupts HVS)\"
