@@ -44,13 +44,14 @@ fn a_disk_is_read_whole(case: &Case) -> Outcome {
 /// F31, F37.
 fn a_disk_says_what_it_is(case: &Case) -> Outcome {
     let disk = case.empty_disk(20);
-    let guest = case.guest().disk_with(&disk, "serial=BUS-1234").run(
+    let guest = case.guest().disk_with(&disk, "serial=BUS-1234,wwn=0x5000c50015ea71ac").run(
         "cd /sys/block/$(basename $(disk 0))
         fact sectors $(cat size)
         fact block $(cat queue/logical_block_size)
         fact model $(cat device/vendor device/model)
         fact serial $(tail -c +5 device/vpd_pg80)
         fact identification $(od -An -tx1 device/vpd_pg83 | tr -d ' \\n')
+        fact name $(cat device/wwid)
         fact cache $(cat queue/write_cache)
         fact readonly $(cat ro)",
     );
@@ -59,6 +60,7 @@ fn a_disk_says_what_it_is(case: &Case) -> Outcome {
     assert_eq!(guest.fact("model"), "Msft Virtual Disk");
     assert_eq!(guest.fact("serial"), "BUS-1234");
     assert!(guest.fact("identification").starts_with("0083"));
+    assert_eq!(guest.fact("name"), "naa.5000c50015ea71ac");
     assert_eq!(guest.fact("cache"), "write back");
     assert_eq!(guest.fact("readonly"), "0");
     Ok(())

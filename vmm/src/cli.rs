@@ -112,8 +112,8 @@ pub struct RunArgs {
     /// given up to 255 times for each controller, and adds to the disks of --spec
     #[arg(
         long,
-        value_name = "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary][,block-size=N]\
-            [,controller=N][,lun=N]"
+        value_name = "FILE[,readonly][,serial=S][,wwn=HEX][,format=F][,overlay=FILE|,temporary]\
+            [,block-size=N][,controller=N][,lun=N]"
     )]
     pub disk: Vec<String>,
 

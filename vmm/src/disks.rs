@@ -15,7 +15,7 @@ use log::error;
 
 use crate::bus::{News, Port, VmBus};
 use crate::lock;
-use crate::spec::{DiskSpec, DiskSpecError, FormatSpec, MAX_CONTROLLERS, MAX_UNITS};
+use crate::spec::{DiskSpec, DiskSpecError, FormatSpec, MAX_CONTROLLERS, MAX_UNITS, WwnSpec};
 
 /// The first controller. Guests know a controller again by its instance.
 const FIRST: u128 = 0x7363_7369_0000_4000_8000_6275_7377_6179;
@@ -271,6 +271,7 @@ fn image(spec: &DiskSpec) -> Result<Disk, OpenError> {
         logical_block,
         read_only: spec.readonly,
         serial: spec.serial.clone(),
+        wwn: spec.wwn.map(|WwnSpec(wwn)| wwn),
         format: spec.format.map(|FormatSpec(format)| format),
         layer: match &spec.overlay {
             Some(overlay) => Some(Layer::Overlay(overlay.clone())),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ram::Ram;
 use crate::workers::Workers;
+use crate::wwn::Wwn;
 use crate::{DiskOptions, IoError, OnError, Operation};
 
 /// A disk: a cheap handle that all channels share.
@@ -59,21 +60,23 @@ pub struct Identity {
     pub serial: String,
     /// A number that no other disk has; the same in every run.
     pub unique: [u8; 16],
+    /// The world-wide name that the user chose.
+    pub wwn: Option<Wwn>,
 }
 
 impl Identity {
     /// From a serial number that the user chose, or else from what `source` says where the image
     /// is: the same image at the same place is the same disk to the guest.
-    pub(crate) fn new(serial: Option<&str>, source: &[u8]) -> Self {
-        let unique = match serial {
+    pub(crate) fn new(options: &DiskOptions, source: &[u8]) -> Self {
+        let unique = match &options.serial {
             Some(serial) => fnv(b"serial:", serial.as_bytes()),
             None => fnv(b"source:", source),
         };
-        let serial = match serial {
-            Some(serial) => serial.to_owned(),
+        let serial = match &options.serial {
+            Some(serial) => serial.clone(),
             None => format!("{:016x}", (unique >> 64) as u64),
         };
-        Self { serial, unique: unique.to_be_bytes() }
+        Self { serial, unique: unique.to_be_bytes(), wwn: options.wwn }
     }
 }
 
@@ -174,14 +177,19 @@ impl Disk {
 mod tests {
     use super::*;
 
+    fn nameless() -> DiskOptions {
+        DiskOptions::default()
+    }
+
     #[test]
     fn an_identity_depends_on_the_serial_number_or_else_on_the_place() {
-        let named = Identity::new(Some("alpha"), b"/one");
+        let called = |serial: &str| DiskOptions { serial: Some(serial.into()), ..nameless() };
+        let named = Identity::new(&called("alpha"), b"/one");
         assert_eq!(named.serial, "alpha");
-        assert_eq!(named, Identity::new(Some("alpha"), b"/two"));
-        let placed = Identity::new(None, b"/one");
-        assert_ne!(placed.unique, Identity::new(None, b"/two").unique);
-        assert_ne!(placed.unique, Identity::new(Some("/one"), b"").unique);
+        assert_eq!(named, Identity::new(&called("alpha"), b"/two"));
+        let placed = Identity::new(&nameless(), b"/one");
+        assert_ne!(placed.unique, Identity::new(&nameless(), b"/two").unique);
+        assert_ne!(placed.unique, Identity::new(&called("/one"), b"").unique);
         assert_eq!(placed.serial.len(), 16);
     }
 

@@ -31,6 +31,7 @@ mod scratch;
 mod vhd;
 mod vhdx;
 mod workers;
+mod wwn;
 
 pub use disk::{Disk, Identity};
 pub use error::IoError;
@@ -39,3 +40,4 @@ pub use open::{DiskOptions, Layer, OnError, OpenError};
 pub use queue::{Queue, QueueError};
 pub use request::{Completion, Operation, Request};
 pub use resize::ResizeError;
+pub use wwn::{UnknownWwn, Wwn};

@@ -14,6 +14,7 @@ use crate::disk::{Disk, Identity, Image, Inner};
 use crate::format::{self, Format, Probed};
 use crate::vhd::Vhd;
 use crate::workers::Workers;
+use crate::wwn::Wwn;
 use crate::{kernel, layers, vhd};
 
 /// Longest serial number.
@@ -31,6 +32,8 @@ pub struct DiskOptions {
     /// The serial number, 1 to 64 printable ASCII characters; without one, a number that depends
     /// on the image's path.
     pub serial: Option<String>,
+    /// The world-wide name; without one, a number that depends on the serial number or the path.
+    pub wwn: Option<Wwn>,
     /// Bytes of a logical block: 512 or 4096; 2048 on a disc.
     pub logical_block: u32,
     /// Bytes of a physical block: a power of two from the logical block to 64 KiB.
@@ -70,12 +73,13 @@ impl Default for DiskOptions {
     /// Logical blocks of 512 bytes, which every guest boots from, on physical ones of 4096: the
     /// host's page cache reads before it writes what is smaller.
     fn default() -> Self {
-        let (read_only, serial, format, layer) = (false, None, None, None);
+        let (read_only, serial, wwn, format, layer) = (false, None, None, None, None);
         let (on_read_error, on_write_error) = (OnError::Report, OnError::Report);
         let (logical_block, physical_block) = (512, 4096);
         Self {
             read_only,
             serial,
+            wwn,
             logical_block,
             physical_block,
             format,
@@ -264,7 +268,7 @@ impl Disk {
             capacity: capacity.into(),
             grows: false,
             discards: !options.read_only,
-            identity: Identity::new(options.serial.as_deref(), source),
+            identity: Identity::new(&options, source),
             image: Image::Formatted(Workers::start(contents).map_err(unreadable)?),
             options,
             name,
@@ -300,7 +304,7 @@ impl Disk {
             capacity: capacity.into(),
             grows: capacity == len,
             discards: !options.read_only && discards(&file, len),
-            identity: Identity::new(options.serial.as_deref(), source),
+            identity: Identity::new(options, source),
             image: Image::Raw(file),
             options: options.clone(),
         }))

@@ -27,7 +27,7 @@ impl Disk {
             capacity: capacity.into(),
             grows: true,
             discards: !options.read_only,
-            identity: Identity::new(options.serial.as_deref(), name.as_bytes()),
+            identity: Identity::new(options, name.as_bytes()),
             options: options.clone(),
             name,
         }))

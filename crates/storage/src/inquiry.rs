@@ -4,8 +4,8 @@
 
 use busway_block::{Disk, Identity};
 use busway_wire::scsi::{
-    AdditionalSense, BlockCharacteristics, BlockLimits, Identifiers, Inquiry, Peripheral,
-    Provisioning, Sense, VpdHeader, VpdPage, provisioning,
+    AdditionalSense, BlockCharacteristics, BlockLimits, Inquiry, Peripheral, Provisioning, Sense,
+    VendorName, VpdHeader, VpdPage, provisioning, virtual_disk_name, world_wide_name,
 };
 use zerocopy::IntoBytes;
 
@@ -35,15 +35,20 @@ pub(crate) fn of_disk(disk: &Disk, vital: bool, page: VpdPage) -> Result<Vec<u8>
     let body = match page {
         VpdPage::SUPPORTED_PAGES => PAGES.as_bytes().to_vec(),
         VpdPage::UNIT_SERIAL_NUMBER => disk.identity().serial.as_bytes().to_vec(),
-        VpdPage::DEVICE_IDENTIFICATION => {
-            Identifiers::virtual_disk(disk.identity().unique).as_bytes().to_vec()
-        }
+        VpdPage::DEVICE_IDENTIFICATION => names(disk.identity()),
         VpdPage::BLOCK_LIMITS => limits(disk).as_bytes().to_vec(),
         VpdPage::BLOCK_CHARACTERISTICS => CHARACTERISTICS.as_bytes().to_vec(),
         VpdPage::LOGICAL_BLOCK_PROVISIONING => provisioning(disk).as_bytes().to_vec(),
         _ => return Err(Sense::illegal(AdditionalSense::INVALID_FIELD_IN_CDB)),
     };
     Ok(with_header(Peripheral::DISK, page, &body))
+}
+
+fn names(identity: &Identity) -> Vec<u8> {
+    let usual = virtual_disk_name(identity.unique);
+    let name = identity.wwn.as_ref().map_or(&usual[..], |given| given.bytes());
+    let vendor = VendorName::virtual_disk(identity.unique);
+    [vendor.as_bytes(), &world_wide_name(name.len() as u8), name].concat()
 }
 
 /// What INQUIRY returns for the drive that has these names, whatever disc is in it.
@@ -59,9 +64,7 @@ pub(crate) fn of_drive(identity: &Identity, vital: bool, page: VpdPage) -> Resul
     let body = match page {
         VpdPage::SUPPORTED_PAGES => pages.as_bytes().to_vec(),
         VpdPage::UNIT_SERIAL_NUMBER => identity.serial.as_bytes().to_vec(),
-        VpdPage::DEVICE_IDENTIFICATION => {
-            Identifiers::virtual_disk(identity.unique).as_bytes().to_vec()
-        }
+        VpdPage::DEVICE_IDENTIFICATION => names(identity),
         _ => return invalid,
     };
     Ok(with_header(Peripheral::DISC_DRIVE, page, &body))

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use busway_block::{Format, OnError, UnknownFormat};
+use busway_block::{Format, OnError, UnknownFormat, UnknownWwn, Wwn};
 use serde::{Deserialize, Serialize};
 
 use super::ValueError;
@@ -25,6 +25,9 @@ pub struct DiskSpec {
     /// The serial number that the guest sees.
     #[serde(default)]
     pub serial: Option<String>,
+    /// The world-wide name that the guest sees.
+    #[serde(default)]
+    pub wwn: Option<WwnSpec>,
     /// The image's format; without it, what its first bytes say.
     #[serde(default)]
     pub format: Option<FormatSpec>,
@@ -113,6 +116,25 @@ impl From<FormatSpec> for String {
     }
 }
 
+/// A world-wide name in hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WwnSpec(pub Wwn);
+
+impl TryFrom<String> for WwnSpec {
+    type Error = UnknownWwn;
+
+    fn try_from(text: String) -> Result<Self, UnknownWwn> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<WwnSpec> for String {
+    fn from(WwnSpec(wwn): WwnSpec) -> Self {
+        wwn.to_string()
+    }
+}
+
 /// Two disks of a description contradict each other.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiskSpecError {
@@ -161,7 +183,7 @@ pub enum DiskSpecError {
 }
 
 /// What a disk's words may be.
-const WORDS: &str = "FILE[,readonly][,serial=S][,format=F][,overlay=FILE|,temporary]\
+const WORDS: &str = "FILE[,readonly][,serial=S][,wwn=HEX][,format=F][,overlay=FILE|,temporary]\
     [,block-size=512|4096][,controller=0..3][,lun=0..254]\
     [,werror=report|enospc|stop][,rerror=report|enospc|stop]";
 
@@ -177,6 +199,7 @@ impl FromStr for DiskSpec {
             file: file.into(),
             readonly: false,
             serial: None,
+            wwn: None,
             format: None,
             overlay: None,
             temporary: false,
@@ -191,6 +214,11 @@ impl FromStr for DiskSpec {
                 None if part == "readonly" => disk.readonly = true,
                 Some(("serial", serial)) => disk.serial = Some(serial.to_owned()),
                 None if part == "temporary" => disk.temporary = true,
+                Some(("wwn", name)) => {
+                    disk.wwn = Some(WwnSpec(
+                        name.parse().map_err(|error: UnknownWwn| ValueError(error.to_string()))?,
+                    ));
+                }
                 Some(("overlay", file)) if !file.is_empty() => disk.overlay = Some(file.into()),
                 Some(("block-size", "512")) => disk.block_size = Some(512),
                 Some(("block-size", "4096")) => disk.block_size = Some(4096),
@@ -275,6 +303,10 @@ mod tests {
     fn options_follow_the_file() {
         let disk: DiskSpec = "a=b.img,readonly,serial=WD-1".parse().unwrap();
         assert_eq!((disk.file.to_str(), disk.serial.as_deref()), (Some("a=b.img"), Some("WD-1")));
+        let named: DiskSpec = "a,wwn=0x5000c50015ea71ac".parse().unwrap();
+        let text = serde_json::to_string(&named).unwrap();
+        assert!(text.contains("\"wwn\":\"0x5000c50015ea71ac\""), "{text}");
+        assert_eq!(serde_json::from_str::<DiskSpec>(&text).unwrap(), named);
         assert!(disk.readonly && !disk.temporary && disk.overlay.is_none());
         let disk: DiskSpec = "a.img,format=vhdx,overlay=b".parse().unwrap();
         assert_eq!((disk.format, disk.overlay), (Some(FormatSpec(Format::Vhdx)), Some("b".into())));
@@ -298,6 +330,7 @@ mod tests {
             "a,controller=-1",
             "a,lun=255",
             "a,lun=",
+            "a,wwn=5000",
         ] {
             assert!(wrong.parse::<DiskSpec>().is_err(), "{wrong:?}");
         }

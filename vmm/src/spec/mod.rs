@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use capture::CaptureSpec;
-pub use disk::{DiskSpec, DiskSpecError, FormatSpec, MAX_CONTROLLERS, MAX_UNITS};
+pub use disk::{DiskSpec, DiskSpecError, FormatSpec, MAX_CONTROLLERS, MAX_UNITS, WwnSpec};
 pub use display::{DisplaySpec, ScreenSize};
 pub use faults::{FaultsSpec, FaultsSpecError};
 pub use integration::{IntegrationSpec, Service};

@@ -129,38 +129,41 @@ pub struct VpdHeader {
 
 const _: () = assert!(size_of::<VpdHeader>() == 4);
 
-/// The body of page 0x83: two names for the unit (SPC-4, "Device Identification VPD page").
+/// The first of a disk's names in the body of page 0x83 (SPC-4, "Device Identification VPD page"); the
+/// second, its world-wide name, follows with [`world_wide_name`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Identifiers {
+pub struct VendorName {
     /// Binary (1), T10 vendor identification (1), zero, 24 bytes.
-    t10_header: [u8; 4],
-    t10_vendor: [u8; 8],
-    t10_id: [u8; 16],
-    /// Binary (1), NAA (3), zero, 16 bytes.
-    naa_header: [u8; 4],
-    naa_company: [u8; 4],
-    naa_id: [u8; 12],
+    header: [u8; 4],
+    vendor: [u8; 8],
+    id: [u8; 16],
 }
 
-const _: () = assert!(size_of::<Identifiers>() == 48);
+const _: () = assert!(size_of::<VendorName>() == 28);
 
-impl Identifiers {
-    /// The names of the virtual disk with the unique number `id`.
-    ///
-    /// Like Hyper-V's, its NAA name is of format 6 with Microsoft's company id, 00-22-48, which
-    /// guests' rules for `/dev/disk/by-id` know.
+impl VendorName {
+    /// The name of the virtual disk with the unique number `id`.
     pub const fn virtual_disk(id: [u8; 16]) -> Self {
-        let [naa_id @ .., _, _, _, _] = id;
-        Self {
-            t10_header: [1, 1, 0, 24],
-            t10_vendor: Inquiry::VIRTUAL_DISK.vendor,
-            t10_id: id,
-            naa_header: [1, 3, 0, 16],
-            naa_company: [0x60, 0x02, 0x24, 0x80],
-            naa_id,
-        }
+        Self { header: [1, 1, 0, 24], vendor: Inquiry::VIRTUAL_DISK.vendor, id }
     }
+}
+
+/// What comes before an NAA name of `len` bytes, 8 or 16: binary (1), NAA (3), zero, the length.
+pub const fn world_wide_name(len: u8) -> [u8; 4] {
+    [1, 3, 0, len]
+}
+
+/// The NAA name of a virtual disk that was given none.
+///
+/// Like Hyper-V's, it is of format 6 with Microsoft's company id, 00-22-48, which guests' rules for
+/// `/dev/disk/by-id` know.
+pub fn virtual_disk_name(id: [u8; 16]) -> [u8; 16] {
+    let mut name = [0; 16];
+    let (company, number) = name.split_at_mut(4);
+    company.copy_from_slice(&[0x60, 0x02, 0x24, 0x80]);
+    number.copy_from_slice(id.first_chunk::<12>().unwrap_or(&[0; 12]));
+    name
 }
 
 /// The body of page 0xb0 (SBC-3, "Block Limits VPD page"); lengths in blocks.
@@ -309,8 +312,9 @@ mod tests {
     #[test]
     fn identifiers_are_two_designators() {
         let id = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
-        let identifiers = Identifiers::virtual_disk(id);
-        let bytes = identifiers.as_bytes();
+        let vendor = VendorName::virtual_disk(id);
+        let name = [&world_wide_name(16)[..], &virtual_disk_name(id)].concat();
+        let bytes = [vendor.as_bytes(), &name].concat();
         assert_eq!(bytes[..4], [1, 1, 0, 24]);
         assert_eq!(&bytes[4..12], b"Msft    ");
         assert_eq!(bytes[12..28], id);

@@ -20,8 +20,8 @@ pub use data::{
     Capacity10, Capacity16, LunEntry, LunListHeader, UnmapDescriptor, UnmapHeader, capacity16,
 };
 pub use inquiry::{
-    BlockCharacteristics, BlockLimits, Identifiers, Inquiry, Peripheral, Provisioning, VpdHeader,
-    VpdPage, provisioning,
+    BlockCharacteristics, BlockLimits, Inquiry, Peripheral, Provisioning, VendorName, VpdHeader,
+    VpdPage, provisioning, virtual_disk_name, world_wide_name,
 };
 pub use mode::{CachingPage, ControlPage, DeviceSpecific, ModeHeader6, ModeHeader10, PageCode};
 pub use multimedia::{
