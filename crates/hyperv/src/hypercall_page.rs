@@ -3,12 +3,14 @@
 //! The hypercall page of an engine that does not use VMCALL or VMMCALL.
 //!
 //! Those instructions belong to KVM, which answers them itself. So the page leaves the guest by port
-//! I/O, which is the same on every CPU, and by three ports:
+//! I/O, which is the same on every CPU, and by these ports:
 //!
-//! - [`SIGNAL`]: a fast HvSignalEvent, the call that a guest makes most. Four bytes, the connection
+//! - [`signal_port`]: a fast HvSignalEvent, the call that a guest makes most. Four bytes, the connection
 //!   id. An eventfd that KVM connects to just this value keeps the signal inside of the kernel: the
 //!   guest goes on with EAX as it was, and the page turns that into status 0. If nobody is connected,
-//!   the write ends in user space, which answers by [`signal_answer`].
+//!   the write ends in user space, which answers by [`signal_answer`]. KVM looks through all eventfds
+//!   of a port (`virt/kvm/kvm_main.c`, `__kvm_io_bus_write`), so there are 256 ports, by the lowest
+//!   byte of the id: with the 2047 channels that a bus may have, eight at most on each.
 //! - [`CALL_64`] and [`CALL_32`]: everything else, in the registers of the guest's own mode. User
 //!   space reads them and writes the result.
 //!
@@ -23,12 +25,17 @@
 
 use busway_memory::PAGE_SIZE;
 
-/// The port that a fast HvSignalEvent is written to, four bytes at once.
-pub const SIGNAL: u16 = 0xe0;
+/// The first of the ports that fast HvSignalEvents are written to.
+const SIGNALS: u16 = 0xc000;
 /// The port that announces a hypercall from 64-bit mode.
 pub const CALL_64: u16 = 0xe4;
 /// The port that announces one from 32-bit mode.
 pub const CALL_32: u16 = 0xe8;
+
+/// The port that a fast HvSignalEvent on `connection` is written to, four bytes at once.
+pub const fn signal_port(connection: u32) -> u16 {
+    SIGNALS | (connection as u8 as u16) << 2
+}
 
 /// Ports that an instruction of two bytes names.
 const fn short(port: u16) -> u8 {
@@ -36,8 +43,14 @@ const fn short(port: u16) -> u8 {
     port as u8
 }
 
+/// The upper half of all ports of signals.
+const fn high(port: u16) -> u8 {
+    assert!(port & 0x3ff == 0);
+    (port >> 8) as u8
+}
+
 #[rustfmt::skip]
-const CODE: [u8; 61] = [
+const CODE: [u8; 81] = [
     // For guests that track indirect branches; a no-op elsewhere.
     0xf3, 0x0f, 0x1e, 0xfa,                   // 00  endbr64
     // Sets ZF in 64-bit mode alone: there, 0x40 is a prefix of the nop.
@@ -45,33 +58,42 @@ const CODE: [u8; 61] = [
     0x31, 0xc0,                               // 05  xor   eax, eax        xor   eax, eax
     0x40, 0x90,                               // 07  rex nop               inc   eax; nop
     0x58,                                     // 09  pop   rax             pop   eax
-    0x74, 0x19,                               // 0a  jz    25 (64-bit mode)
+    0x74, 0x23,                               // 0a  jz    2f (64-bit mode)
 
     // 32-bit mode. EDX:EAX is the control word, EBX:ECX the input.
     0x3d, 0x5d, 0x00, 0x01, 0x00,             // 0c  cmp   eax, FAST_SIGNAL
-    0x75, 0x0f,                               // 11  jne   22
+    0x75, 0x19,                               // 11  jne   2c
     0x85, 0xd2,                               // 13  test  edx, edx        (no reserved bit)
-    0x75, 0x0b,                               // 15  jnz   22
+    0x75, 0x15,                               // 15  jnz   2c
     0x85, 0xdb,                               // 17  test  ebx, ebx        (flag number 0)
-    0x75, 0x07,                               // 19  jnz   22
+    0x75, 0x11,                               // 19  jnz   2c
     0x89, 0xc8,                               // 1b  mov   eax, ecx        (the connection)
-    0xe7, short(SIGNAL),                      // 1d  out   SIGNAL, eax
-    0x31, 0xc8,                               // 1f  xor   eax, ecx        (status 0, or the answer)
-    0xc3,                                     // 21  ret                   (EDX is 0 already)
-    0xe7, short(CALL_32),                     // 22  out   CALL_32, eax    (sets EDX:EAX)
-    0xc3,                                     // 24  ret
+    0x0f, 0xb6, 0xd1,                         // 1d  movzx edx, cl         (its port)
+    0xc1, 0xe2, 0x02,                         // 20  shl   edx, 2
+    0x80, 0xce, high(SIGNALS),                // 23  or    dh, SIGNALS
+    0xef,                                     // 26  out   dx, eax
+    0x31, 0xd2,                               // 27  xor   edx, edx        (what it was)
+    0x31, 0xc8,                               // 29  xor   eax, ecx        (status 0, or the answer)
+    0xc3,                                     // 2b  ret
+    0xe7, short(CALL_32),                     // 2c  out   CALL_32, eax    (sets EDX:EAX)
+    0xc3,                                     // 2e  ret
 
     // 64-bit mode. RCX is the control word, RDX the input, and RAX is free.
-    0x48, 0x81, 0xf9, 0x5d, 0x00, 0x01, 0x00, // 25  cmp   rcx, FAST_SIGNAL
-    0x75, 0x0c,                               // 2c  jne   3a
-    0x89, 0xd0,                               // 2e  mov   eax, edx        (the connection)
-    0x48, 0x39, 0xd0,                         // 30  cmp   rax, rdx        (flag number 0)
-    0x75, 0x05,                               // 33  jne   3a
-    0xe7, short(SIGNAL),                      // 35  out   SIGNAL, eax
-    0x31, 0xd0,                               // 37  xor   eax, edx        (status 0, or the answer)
-    0xc3,                                     // 39  ret
-    0xe7, short(CALL_64),                     // 3a  out   CALL_64, eax    (sets RAX)
-    0xc3,                                     // 3c  ret
+    0x48, 0x81, 0xf9, 0x5d, 0x00, 0x01, 0x00, // 2f  cmp   rcx, FAST_SIGNAL
+    0x75, 0x16,                               // 36  jne   4e
+    0x89, 0xd0,                               // 38  mov   eax, edx        (the connection)
+    0x48, 0x39, 0xd0,                         // 3a  cmp   rax, rdx        (flag number 0)
+    0x75, 0x0f,                               // 3d  jne   4e
+    0x52,                                     // 3f  push  rdx
+    0x0f, 0xb6, 0xd2,                         // 40  movzx edx, dl         (its port)
+    0xc1, 0xe2, 0x02,                         // 43  shl   edx, 2
+    0x80, 0xce, high(SIGNALS),                // 46  or    dh, SIGNALS
+    0xef,                                     // 49  out   dx, eax
+    0x5a,                                     // 4a  pop   rdx
+    0x31, 0xd0,                               // 4b  xor   eax, edx        (status 0, or the answer)
+    0xc3,                                     // 4d  ret
+    0xe7, short(CALL_64),                     // 4e  out   CALL_64, eax    (sets RAX)
+    0xc3,                                     // 50  ret
 ];
 
 /// INT3: who lands behind the code is told at once.
@@ -102,10 +124,11 @@ impl PortCall {
     /// What a write of `data` to `port` means, if it means a hypercall.
     pub fn parse(port: u16, data: &[u8]) -> Option<Self> {
         let data = <[u8; 4]>::try_from(data).ok()?;
+        let connection = u32::from_le_bytes(data);
         match port {
-            SIGNAL => Some(Self::Signal(u32::from_le_bytes(data))),
             CALL_64 => Some(Self::Call64),
             CALL_32 => Some(Self::Call32),
+            port if port == signal_port(connection) => Some(Self::Signal(connection)),
             _ => None,
         }
     }
@@ -130,11 +153,11 @@ mod tests {
         for jump in [0x11, 0x15, 0x19] {
             assert_eq!(CODE[target(jump)..][..2], [0xe7, 0xe8], "32-bit mode's general call");
         }
-        for jump in [0x2c, 0x33] {
+        for jump in [0x36, 0x3d] {
             assert_eq!(CODE[target(jump)..][..2], [0xe7, 0xe4], "64-bit mode's general call");
         }
         assert_eq!(CODE[0x0d..][..4], FAST_SIGNAL);
-        assert_eq!(CODE[0x28..][..4], FAST_SIGNAL);
+        assert_eq!(CODE[0x32..][..4], FAST_SIGNAL);
     }
 
     #[test]
@@ -146,11 +169,13 @@ mod tests {
 
     #[test]
     fn only_whole_words_on_our_ports_are_calls() {
-        assert_eq!(PortCall::parse(0xe0, &[1, 0x20, 0, 0]), Some(PortCall::Signal(0x2001)));
+        assert_eq!(PortCall::parse(0xc004, &[1, 0x20, 0, 0]), Some(PortCall::Signal(0x2001)));
+        assert_eq!(PortCall::parse(0xc3fc, &[0xff, 0x27, 0, 0]), Some(PortCall::Signal(0x27ff)));
+        assert_eq!(PortCall::parse(0xc000, &[1, 0x20, 0, 0]), None, "the port of another");
         assert_eq!(PortCall::parse(0xe4, &[0; 4]), Some(PortCall::Call64));
         assert_eq!(PortCall::parse(0xe8, &[9; 4]), Some(PortCall::Call32));
         assert_eq!(PortCall::parse(0xe4, &[0; 2]), None);
-        assert_eq!(PortCall::parse(0xe1, &[0; 4]), None);
+        assert_eq!(PortCall::parse(0xe0, &[0; 4]), None);
         assert_eq!(PortCall::parse(0xe4, &[0; 8]), None);
     }
 

@@ -45,6 +45,35 @@ pub(crate) fn a_disk_answers_on_its_rings() {
     assert_eq!(packets[5..], [&answer(1)[..], &[0]].concat(), "and no fault");
 }
 
+/// All are open, each with a thread and an eventfd of its own; the disk's is the last that is connected.
+pub(crate) fn a_signal_finds_its_channel_among_500() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = directory.path().join("disk");
+    fs::write(&disk, [0; 4096]).unwrap();
+
+    let mut guest = Program::with_synic();
+    guest.on_interrupt(VECTOR);
+    guest.allow_interrupts();
+    let mut channel = DiskChannel::open_after(&mut guest, 499);
+    channel.send(&mut guest, &[7, 1]);
+    channel.signal_fast(&mut guest, 1);
+    channel.receive(&mut guest);
+
+    let mut words = vec!["--integration".to_owned(), "none".to_owned(), "--disk".to_owned()];
+    words.push(disk.display().to_string());
+    for number in 0..499 {
+        words.extend(["--raw".to_owned(), format!("ffffffff-6275-4000-8000-{number:012x}")]);
+    }
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let found: Vec<_> = boot(guest, &words).iter().map(|word| word & 0xffff_ffff).collect();
+    let (opened, answer) = found.split_at(DiskChannel::OPENED.len() + 6);
+    let expected = DiskChannel::OPENED.map(|word| word & 0xffff_ffff);
+    assert_eq!(opened[..6], expected[..6]);
+    assert_eq!(opened[6..12], expected[6..], "the last of the others");
+    assert_eq!(opened[12..], expected[6..], "the disk");
+    assert_eq!(*answer, [0, 2 << 16 | 11, 0x1234, 1, 0]);
+}
+
 /// It gets its answer all the same, and fails at its end only.
 pub(crate) fn a_guest_that_breaks_a_rule_has_failed() {
     let directory = tempfile::tempdir().unwrap();

@@ -23,7 +23,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 /// A test, and what it is called.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 14] = [
+const TESTS: [Test; 15] = [
     ("registers_read_back_what_was_written", registers_read_back_what_was_written),
     ("what_is_no_msr_is_refused", what_is_no_msr_is_refused),
     ("time_by_the_page_is_time_by_the_msr", time_by_the_page_is_time_by_the_msr),
@@ -37,6 +37,7 @@ const TESTS: [Test; 14] = [
     ("a_pvh_entry_is_taken", entry::a_pvh_entry_is_taken),
     ("a_32_bit_linux_is_entered_as_such", entry::a_32_bit_linux_is_entered_as_such),
     ("a_disk_answers_on_its_rings", bus::a_disk_answers_on_its_rings),
+    ("a_signal_finds_its_channel_among_500", bus::a_signal_finds_its_channel_among_500),
     ("a_guest_that_breaks_a_rule_has_failed", bus::a_guest_that_breaks_a_rule_has_failed),
 ];
 

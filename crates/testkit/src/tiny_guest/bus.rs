@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The bus as a tiny guest uses it: the channel of the first device that it is offered, a disk.
+//! The bus as a tiny guest uses it: the channel of the first device that it is offered, a disk, and
+//! channels beside it that nothing goes over.
 //!
 //! Messages and packets are spelled out as Linux `include/linux/hyperv.h` and
 //! `drivers/scsi/storvsc_drv.c` have them.
@@ -15,6 +16,8 @@ const RINGS: u64 = PAGES.start + 0x1_0000;
 /// Each direction: a page of control and one of data.
 const RING_PAGES: u64 = 2;
 const IN_RING: u64 = RINGS + RING_PAGES * 0x1000;
+/// The rings of all other channels.
+const OTHER_RINGS: u64 = RINGS + 0x1_0000;
 
 const CONNECTION: u32 = 1;
 const GPADL: u32 = 0xe1e10;
@@ -40,24 +43,26 @@ impl DiskChannel {
     /// Connects to a bus that has one device, and opens its channel. The program has to have its
     /// SynIC enabled.
     pub fn open(guest: &mut Program) -> Self {
+        Self::open_after(guest, 0)
+    }
+
+    /// The same on a bus that has `others` devices behind that one, whose channels are opened before its
+    /// own. Their results, those of the last, are like the last six of [`OPENED`](Self::OPENED), and
+    /// stand before these.
+    pub fn open_after(guest: &mut Program, others: u32) -> Self {
         let page = |address: u64| [address as u32, 0];
         let contact = [[14, 0], [0x4_0000, 0], page(0), page(MONITOR), page(MONITOR + 0x1000)];
         post(guest, 0, contact.as_flattened(), &[]);
         receive(guest, &[0, 2], None);
         post(guest, 1, &[3, 0], &[]);
         receive(guest, &[0], Some(OFFER));
+        guest.repeat(others, |guest| receive(guest, &[], None));
         receive(guest, &[0], None);
+        guest.repeat(others, open_another);
 
-        // One range: 8 bytes of header, 8 for each page.
-        let pages = RING_PAGES * 2;
-        let pfns = (0..pages).flat_map(|index| page((RINGS >> 12) + index));
-        let range = [pages as u32 * 4096, 0].into_iter().chain(pfns);
-        let len = 8 + pages as u32 * 8;
-        let gpadl: Vec<_> = [8, 0, 0, GPADL, 1 << 16 | len].into_iter().chain(range).collect();
-        post(guest, 2, &gpadl, &[(OFFER + OFFER_RELID, 2)]);
+        post(guest, 2, &gpadl(0, GPADL, RINGS), &[(OFFER + OFFER_RELID, 2)]);
         receive(guest, &[0, 4], None);
-        let open = [&[5, 0, 0, 0x77, GPADL, 0, RING_PAGES as u32][..], &[0; 30]].concat();
-        post(guest, 3, &open, &[(OFFER + OFFER_RELID, 2)]);
+        post(guest, 3, &open_channel(0, GPADL), &[(OFFER + OFFER_RELID, 2)]);
         receive(guest, &[0, 4], None);
         Self { packets: 0 }
     }
@@ -99,9 +104,39 @@ impl DiskChannel {
     }
 }
 
+/// GPADL_HEADER for two rings, as one range: 8 bytes of header, 8 for each page.
+fn gpadl(relid: u32, id: u32, rings: u64) -> Vec<u32> {
+    let pages = RING_PAGES * 2;
+    let pfns = (0..pages).flat_map(|index| [((rings >> 12) + index) as u32, 0]);
+    let range = [pages as u32 * 4096, 0].into_iter().chain(pfns);
+    let len = 8 + pages as u32 * 8;
+    [8, 0, relid, id, 1 << 16 | len].into_iter().chain(range).collect()
+}
+
+fn open_channel(relid: u32, gpadl: u32) -> Vec<u32> {
+    [&[5, 0, relid, 0x77, gpadl, 0, RING_PAGES as u32][..], &[0; 30]].concat()
+}
+
+/// Opens the channel of the next relid, of those from 2 on.
+fn open_another(guest: &mut Program) {
+    let word = |number: u64, word: u64| message(number) + 16 + word * 4;
+    for address in [word(4, 2), word(4, 3), word(5, 2), word(5, 4)] {
+        guest.increment(address);
+    }
+    post(guest, 4, &gpadl(1, GPADL, OTHER_RINGS), &[]);
+    receive(guest, &[0, 4], None);
+    post(guest, 5, &open_channel(1, GPADL), &[]);
+    receive(guest, &[0, 4], None);
+}
+
+/// Where a message is put together.
+const fn message(number: u64) -> u64 {
+    POST + number * 0x200
+}
+
 /// Posts a message of these words, behind which `copies` are filled in: from where, to which word.
 fn post(guest: &mut Program, number: u64, words: &[u32], copies: &[(u64, u64)]) {
-    let at = POST + number * 0x200;
+    let at = message(number);
     let header = [CONNECTION, 0, 1, words.len() as u32 * 4];
     let bytes: Vec<_> = header.iter().chain(words).flat_map(|word| word.to_le_bytes()).collect();
     guest.put(at, &bytes);

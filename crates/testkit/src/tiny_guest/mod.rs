@@ -349,6 +349,26 @@ impl Program {
         self.result();
     }
 
+    /// Does `body` so many times; its results are those of the last time. `body` must not be
+    /// [`call_64_with`](Self::call_64_with).
+    pub fn repeat(&mut self, count: u32, body: impl FnOnce(&mut Self)) {
+        if count == 0 {
+            return;
+        }
+        self.emit_with_32(&[0xbd], count); // mov ebp
+        let start = self.code;
+        body(self);
+        self.emit(&[0xff, 0xcd]); // dec ebp
+        let back = (self.code + 6 - start) as u32;
+        self.emit_with_32(&[0x0f, 0x85], back.wrapping_neg()); // jnz
+    }
+
+    /// Adds one to a word.
+    pub fn increment(&mut self, address: u64) {
+        self.mov_rdi(address);
+        self.emit(&[0xff, 0x07]); // inc dword [rdi]
+    }
+
     /// A hypercall from 32-bit code; what it returns becomes a result.
     pub fn call_32(&mut self, page: u64, control: u64, input: u64, output: u64) {
         let inner = BASE + self.code as u64 + 18;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use busway_hyperv::hypercall_page::SIGNAL;
+use busway_hyperv::hypercall_page::signal_port;
 use busway_wire::hypercall::Status;
 use kvm_ioctls::{IoEventAddress, VmFd};
 use log::debug;
@@ -15,7 +15,9 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::lock;
 
-const ADDRESS: IoEventAddress = IoEventAddress::Pio(SIGNAL as u64);
+const fn address(connection: u32) -> IoEventAddress {
+    IoEventAddress::Pio(signal_port(connection) as u64)
+}
 
 /// A machine's connections.
 pub(super) struct Connections {
@@ -40,7 +42,7 @@ impl Connections {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let event = event.try_clone()?;
-        let in_kernel = match self.vm.register_ioevent(&event, &ADDRESS, id) {
+        let in_kernel = match self.vm.register_ioevent(&event, &address(id), id) {
             Ok(()) => true,
             // A machine has a thousand of them at most (`NR_IOBUS_DEVS` of `virt/kvm/kvm_main.c`).
             Err(error) if error.errno() == libc::ENOSPC => {
@@ -56,7 +58,7 @@ impl Connections {
     pub(super) fn disconnect(&self, id: u32) -> io::Result<()> {
         let connection = lock(&self.table).remove(&id).ok_or(io::ErrorKind::NotFound)?;
         if connection.in_kernel {
-            self.vm.unregister_ioevent(&connection.event, &ADDRESS, id)?;
+            self.vm.unregister_ioevent(&connection.event, &address(id), id)?;
         }
         Ok(())
     }
