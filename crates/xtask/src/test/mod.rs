@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     /// A guest of guest-images/manifest.toml that the boots run on; may be repeated.
     #[arg(long, value_name = "NAME", default_value = boots::KERNEL, conflicts_with = "quick")]
     kernel: Vec<String>,
-    /// Seconds of random input for each target of tests/fuzz; 1 with --quick, else 10.
+    /// Seconds of random input for each target of tests/fuzz; 1 with --quick, else 60.
     #[arg(long, value_name = "SECONDS")]
     fuzz: Option<u32>,
     /// Only list the boots.
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
     if arguments.boots.is_none() {
         tools::ensure(tools::TESTS)?;
-        let fuzz = arguments.fuzz.unwrap_or(if arguments.quick { 1 } else { 10 });
+        let fuzz = arguments.fuzz.unwrap_or(if arguments.quick { 1 } else { 60 });
         for (name, command) in IN_PROCESS {
             let mut tally = Tally::default();
             let passed = cargo(command, fuzz, &mut tally)?;
