@@ -54,7 +54,10 @@ fn main() -> ExitCode {
     panic::set_hook(Box::new(|info| PANIC.set(info.to_string())));
     let trial = |(name, target)| Trial::test(name, move || run(name, target));
     let trials = TARGETS.into_iter().map(trial).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let mut arguments = Arguments::from_args();
+    // Side by side, all of them take as long as one.
+    arguments.test_threads.get_or_insert(TARGETS.len());
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 thread_local! {
