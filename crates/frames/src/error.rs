@@ -25,9 +25,7 @@ pub enum OpenError {
         name: String,
     },
     /// The TAP is somebody else's.
-    #[error(
-        "the TAP '{name}' may not be opened ({source}): create it with `user $USER`, or run as root"
-    )]
+    #[error("the TAP '{name}' may not be opened: create it with `user $USER`, or run as root")]
     Permission {
         /// The name.
         name: String,
@@ -42,14 +40,20 @@ pub enum OpenError {
         /// The name.
         name: String,
     },
+    /// TAPs are for root alone here.
+    #[error("/dev/net/tun may not be opened: `chmod 0666 /dev/net/tun`, or use `passt`")]
+    Tun {
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The kernel has no TAPs for us.
-    #[error("/dev/net/tun cannot be opened ({source}): load the module tun, or use `passt`")]
+    #[error("/dev/net/tun cannot be opened: load the module tun, or use `passt`")]
     NoTun {
         /// The system's reason.
         source: io::Error,
     },
     /// The kernel does not do what is needed.
-    #[error("the TAP '{name}' cannot be used ({call}: {source}); a kernel of 3.8 or later can")]
+    #[error("the TAP '{name}' cannot be used; a kernel of 3.8 or later can: {call}")]
     Tap {
         /// The name.
         name: String,
@@ -59,7 +63,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Nobody listens there.
-    #[error("nothing answers at {path} ({source}): start the program behind that socket first", path = path.display())]
+    #[error("nothing answers at {path}: start the program behind that socket first", path = path.display())]
     Socket {
         /// The socket.
         path: PathBuf,
@@ -70,7 +74,7 @@ pub enum OpenError {
     #[error("passt is not installed: `apt install passt`, or use a TAP")]
     NoPasst,
     /// passt does not start.
-    #[error("passt does not start ({source}); `passt --foreground` may say why")]
+    #[error("passt does not start; `passt --foreground` may say why")]
     Passt {
         /// The system's reason.
         source: io::Error,

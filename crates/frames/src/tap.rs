@@ -182,18 +182,30 @@ fn look_up(name: &str) -> Result<c_int, OpenError> {
 fn open_queue(name: &str, flags: c_int) -> Result<File, OpenError> {
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
-    let file = options.open("/dev/net/tun").map_err(|source| OpenError::NoTun { source })?;
-    kernel::interface_ioctl(&file, TUNSETIFF, name, flags).map_err(|source| {
-        let name = name.to_owned();
-        match source.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) => OpenError::Permission { name, source },
-            Some(libc::EBUSY | libc::E2BIG) => OpenError::Busy { name },
-            _ => OpenError::Tap { name, call: "TUNSETIFF", source },
-        }
-    })?;
+    let file = options.open("/dev/net/tun").map_err(closed)?;
+    kernel::interface_ioctl(&file, TUNSETIFF, name, flags)
+        .map_err(|source| refused(name, source))?;
     let len = FrameHeader::LEN as c_int;
     kernel::number_ioctl(&file, TUNSETVNETHDRSZ, len).map_err(failed(name, "TUNSETVNETHDRSZ"))?;
     Ok(file)
+}
+
+/// Why there is no /dev/net/tun.
+fn closed(source: io::Error) -> OpenError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => OpenError::Tun { source },
+        _ => OpenError::NoTun { source },
+    }
+}
+
+/// Why TUNSETIFF has failed.
+fn refused(name: &str, source: io::Error) -> OpenError {
+    let name = name.to_owned();
+    match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => OpenError::Permission { name, source },
+        Some(libc::EBUSY | libc::E2BIG) => OpenError::Busy { name },
+        _ => OpenError::Tap { name, call: "TUNSETIFF", source },
+    }
 }
 
 fn failed(name: &str, call: &'static str) -> impl FnOnce(io::Error) -> OpenError {
@@ -204,4 +216,25 @@ fn failed(name: &str, call: &'static str) -> impl FnOnce(io::Error) -> OpenError
 fn attach(file: &File, on: bool) -> io::Result<()> {
     let flag = if on { IFF_ATTACH_QUEUE } else { IFF_DETACH_QUEUE };
     kernel::interface_ioctl(file, TUNSETQUEUE, "", flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_refuses_has_a_remedy() {
+        let told = |number| refused("tap0", io::Error::from_raw_os_error(number)).to_string();
+        for (number, remedy) in [
+            (libc::EPERM, "`user $USER`"),
+            (libc::EACCES, "run as root"),
+            (libc::EBUSY, "give each machine its own"),
+            (libc::E2BIG, "`multi_queue`"),
+            (libc::EINVAL, "3.8 or later"),
+        ] {
+            assert!(told(number).contains("'tap0'") && told(number).contains(remedy), "{number}");
+        }
+        let told = |number| closed(io::Error::from_raw_os_error(number)).to_string();
+        assert!(told(libc::EACCES).contains("chmod") && told(libc::ENOENT).contains("module tun"));
+    }
 }
