@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! network/frames: guest and card in turn on one thread. On loopback each frame goes out and comes
-//! back in; on a TAP one way at a time, beside a loop that reads or writes the same frames with
-//! nothing of ours in between. Nanoseconds a frame are the processor's, on both sides of a system
+//! back in; on a TAP one way at a time, in turns with a loop that reads or writes the same frames on
+//! another with nothing of ours in between. Nanoseconds a frame are the processor's, on both sides of a system
 //! call: nobody sleeps. With 4 queues they are those of all four, of which each hands most of what
 //! comes to the others.
 //!
@@ -31,14 +31,15 @@ use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use zerocopy::IntoBytes;
 
 use crate::netvsc::{CHECKSUM, LARGE_SEND, Netvsc, message, words};
-use crate::report::{Line, cpu_time};
+use crate::report::{Line, cpu_time, cpu_times};
 
 const NAME: &str = "network/frames";
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
 /// Frames in one go.
 const BATCH: usize = 16;
-/// A TAP of the bench's own.
+/// TAPs of the bench's own: the card's, and one with nothing of ours.
 const TAP: &str = "bwbench";
+const BARE: &str = "bwbare";
 
 pub fn run(lines: &mut Vec<Line>) {
     for (what, len) in [("64 B", 64), ("1500 B", 1514), ("65000 B LSO", 65_000)] {
@@ -207,27 +208,28 @@ pub fn on_loopback(len: usize, queues: u16) -> impl FnMut() {
     }
 }
 
-/// A TAP that `tunctl` or `ip` has made, gone at the end.
-struct Tap;
+/// A TAP that `ip` has made, gone at the end.
+struct Tap(&'static str);
 
 impl Tap {
-    fn new() -> Result<Self, String> {
-        ip(&["tuntap", "add", TAP, "mode", "tap"])?;
-        let tap = Self;
-        ip(&["addr", "add", "10.99.0.1/24", "dev", TAP])?;
-        ip(&["link", "set", TAP, "up"])?;
-        ip(&["neigh", "replace", "10.99.0.2", "lladdr", "02:00:00:00:00:07", "dev", TAP])?;
+    /// The host's address there, and the guest's.
+    fn new(name: &'static str, address: &str, guest: &str) -> Result<Self, String> {
+        ip(&["tuntap", "add", name, "mode", "tap"])?;
+        let tap = Self(name);
+        ip(&["addr", "add", &format!("{address}/24"), "dev", name])?;
+        ip(&["link", "set", name, "up"])?;
+        ip(&["neigh", "replace", guest, "lladdr", "02:00:00:00:00:07", "dev", name])?;
         Ok(tap)
     }
 }
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        let _ = ip(&["link", "del", TAP]);
+        let _ = ip(&["link", "del", self.0]);
     }
 }
 
-/// The TAP, opened as busway does, with nothing of busway in between.
+/// The bare TAP, opened as busway does, with nothing of busway in between.
 #[expect(unsafe_code, reason = "an ioctl")]
 fn raw_tap() -> Result<File, String> {
     /// `_IOW('T', 202, int)`; IFF_TAP, IFF_NO_PI, IFF_VNET_HDR (Linux `include/uapi/linux/if_tun.h`).
@@ -237,7 +239,7 @@ fn raw_tap() -> Result<File, String> {
     let options = options.read(true).write(true).custom_flags(0o4000);
     let file = options.open("/dev/net/tun").map_err(|error| error.to_string())?;
     let mut request = [0_u8; 40];
-    request[..TAP.len()].copy_from_slice(TAP.as_bytes());
+    request[..BARE.len()].copy_from_slice(BARE.as_bytes());
     request[16..18].copy_from_slice(&FLAGS.to_le_bytes());
     // SAFETY: TUNSETIFF reads and writes a `struct ifreq`, which the array has the size of.
     let done = unsafe { ioctl_with_mut_ref(&file, TUNSETIFF, &mut request) };
@@ -254,56 +256,52 @@ fn ip(words: &[&str]) -> Result<(), String> {
 const NOBODY: [u8; 6] = [2, 0, 0, 0, 0, 0x55];
 
 fn on_tap(lines: &mut Vec<Line>) -> Result<(), String> {
-    let _tap = Tap::new()?;
-    let open = || Network::tap(TAP, 1).map_err(|error| error.to_string());
+    let _taps =
+        [Tap::new(TAP, "10.99.0.1", "10.99.0.2")?, Tap::new(BARE, "10.98.0.1", "10.98.0.2")?];
+    let network = Network::tap(TAP, 1).map_err(|error| error.to_string())?;
+    let mut file = raw_tap()?;
     for (what, len) in [("64 B", 64), ("1500 B", 1514), ("65000 B LSO", 65_000)] {
-        let limit = {
-            let mut file = raw_tap()?;
-            let (_, bytes) = frame(len, NOBODY);
-            let mut header = [0; 10];
-            if is_large(len) {
-                header = [1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0];
-            }
-            // As the guest's frames are: no two in the same place, of which a cache would be fond.
-            let frames = vec![[&header[..], &bytes].concat(); BATCH];
-            cpu_time(BATCH as u64, || {
-                frames.iter().for_each(|frame| drop(black_box(file.write(frame))));
-            })
-        };
-        let mut card = Card::new(open()?, 1, len);
+        let (_, bytes) = frame(len, NOBODY);
+        let mut header = [0; 10];
+        if is_large(len) {
+            header = [1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0];
+        }
+        // As the guest's frames are: no two in the same place, of which a cache would be fond.
+        let frames = vec![[&header[..], &bytes].concat(); BATCH];
+        let mut card = Card::new(network.clone(), 1, len);
         let packets: Vec<_> = (0..BATCH).map(|_| card.packet(len, NOBODY, 9)).collect();
-        let value = cpu_time(BATCH as u64, || {
+        let send = || {
             card.send(&packets);
             card.take();
-        });
+        };
+        let bare = || frames.iter().for_each(|frame| drop(black_box(file.write(frame))));
+        let (value, limit) = cpu_times(BATCH as u64, send, bare);
         lines.push(Line::nanoseconds(NAME, format!("TAP, sent, {what}"), value, Some(limit)));
     }
     for (what, len) in [("64 B", 64), ("1500 B", 1514)] {
-        let socket = UdpSocket::bind("10.99.0.1:0").map_err(|error| error.to_string())?;
+        let socket = UdpSocket::bind("0.0.0.0:0").map_err(|error| error.to_string())?;
         let payload = vec![7; len - 42];
-        let feed = || {
+        let feed = |to: &str| {
             for _ in 0..BATCH {
-                socket.send_to(&payload, "10.99.0.2:9").expect("a datagram");
+                socket.send_to(&payload, to).expect("a datagram");
             }
         };
-        let limit = {
-            let mut file = raw_tap()?;
-            let mut bytes = [0; 2048];
-            cpu_time(BATCH as u64, || {
-                feed();
-                let mut frames = 0;
-                while file.read(&mut bytes).is_ok() {
-                    frames += 1;
-                }
-                black_box(frames);
-            })
-        };
-        let mut card = Card::new(open()?, 1, len);
-        let value = cpu_time(BATCH as u64, || {
-            feed();
+        let mut card = Card::new(network.clone(), 1, len);
+        let receive = || {
+            feed("10.99.0.2:9");
             while card.hosts[0].ready(0).expect("a turn") == Progress::More {}
             card.take();
-        });
+        };
+        let mut bytes = [0; 2048];
+        let bare = || {
+            feed("10.98.0.2:9");
+            let mut frames = 0;
+            while file.read(&mut bytes).is_ok() {
+                frames += 1;
+            }
+            black_box(frames);
+        };
+        let (value, limit) = cpu_times(BATCH as u64, receive, bare);
         lines.push(Line::nanoseconds(NAME, format!("TAP, received, {what}"), value, Some(limit)));
     }
     Ok(())

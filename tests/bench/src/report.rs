@@ -52,6 +52,11 @@ impl Line {
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(60);
 
+/// How long each of two that are compared works before the other does, and how often both do: what else goes
+/// on in the machine then meets both alike.
+const SLICE: Duration = Duration::from_millis(4);
+const PAIRS: usize = 101;
+
 /// Nanoseconds that one of `count` operations takes, where `work` does `count` of them.
 pub fn time(count: u64, work: impl FnMut()) -> f64 {
     let origin = Instant::now();
@@ -61,31 +66,53 @@ pub fn time(count: u64, work: impl FnMut()) -> f64 {
 /// The same in time of the processor, the kernel's for this thread counted: for work that never
 /// sleeps, which others may keep from the processor.
 pub fn cpu_time(count: u64, work: impl FnMut()) -> f64 {
-    let now = || {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
-    };
-    time_by(now, count, work)
+    time_by(thread_time, count, work)
+}
+
+/// [`cpu_time`] of `work`, and what that of `bare`, which does as many operations, is beside it: both take
+/// turns in short slices, and the median of the ratios of neighbours counts.
+pub fn cpu_times(count: u64, mut work: impl FnMut(), mut bare: impl FnMut()) -> (f64, f64) {
+    let runs = runs(thread_time, SLICE, &mut work);
+    let bare_runs = self::runs(thread_time, SLICE, &mut bare);
+    let pairs = (0..PAIRS).map(|_| {
+        let value = figure(thread_time, runs, &mut work);
+        (value, figure(thread_time, bare_runs, &mut bare) / value)
+    });
+    let (values, ratios) = pairs.unzip();
+    let value = median_of(values);
+    (value / count as f64, value * median_of(ratios) / count as f64)
+}
+
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
 fn time_by(now: impl Fn() -> Duration, count: u64, mut work: impl FnMut()) -> f64 {
+    let runs = runs(&now, ROUND, &mut work);
+    median_of((0..ROUNDS).map(|_| figure(&now, runs, &mut work)).collect()) / count as f64
+}
+
+/// How often `work` is done in `time`.
+fn runs(now: impl Fn() -> Duration, time: Duration, mut work: impl FnMut()) -> u64 {
     let mut runs = 1_u32;
     let per_run = loop {
         let started = now();
         (0..runs).for_each(|_| work());
         let elapsed = now() - started;
-        if elapsed * 4 > ROUND {
+        if elapsed * 4 > time {
             break elapsed.as_secs_f64() / f64::from(runs);
         }
         runs *= 2;
     };
-    let runs = (ROUND.as_secs_f64() / per_run).ceil().max(1.0);
-    let figure = |_| {
-        let started = now();
-        (0..runs as u64).for_each(|_| work());
-        (now() - started).as_secs_f64() * 1e9 / runs / count as f64
-    };
-    median_of((0..ROUNDS).map(figure).collect())
+    (time.as_secs_f64() / per_run).ceil().max(1.0) as u64
+}
+
+/// Nanoseconds of one of `runs`.
+fn figure(now: impl Fn() -> Duration, runs: u64, mut work: impl FnMut()) -> f64 {
+    let started = now();
+    (0..runs).for_each(|_| work());
+    (now() - started).as_secs_f64() * 1e9 / runs as f64
 }
 
 /// The median of what `measure` returns in three goes, for figures that take long.
