@@ -62,6 +62,9 @@ const MORE_FOR_A_MIB: Duration = Duration::from_secs(12);
 /// What each vCPU adds that BUSWAY_CPUS asks for.
 const MORE_FOR_A_VCPU: Duration = Duration::from_secs(30);
 
+/// What each thousand connections adds that BUSWAY_SOCKETS asks for.
+const MORE_FOR_A_THOUSAND_SOCKETS: Duration = Duration::from_secs(300);
+
 /// MiB that go by TCP each way where very many are to pass, if BUSWAY_TCP_MIB says so.
 pub(crate) fn tcp_mib() -> Option<u32> {
     number("BUSWAY_TCP_MIB")
@@ -95,10 +98,14 @@ impl Case {
         // In memory, as the machine's own disk would only add its moods.
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let mib = tcp_mib().unwrap_or(0) + number("BUSWAY_SOCK_MIB").unwrap_or(0);
+        let soak = u64::from(number("BUSWAY_SOAK_SECONDS").unwrap_or(0));
         let more = MORE_FOR_A_REBOOT * reboots()
-            + MORE_FOR_A_MIB * tcp_mib().unwrap_or(0)
-            + MORE_FOR_A_VCPU * number("BUSWAY_CPUS").unwrap_or(0)
-            + MORE_FOR_A_DISK * number("BUSWAY_DISKS").unwrap_or(0);
+            + MORE_FOR_A_DISK * number("BUSWAY_DISKS").unwrap_or(0)
+            + MORE_FOR_A_MIB * mib
+            + MORE_FOR_A_THOUSAND_SOCKETS * number("BUSWAY_SOCKETS").unwrap_or(0).div_ceil(1000)
+            + Duration::from_secs(soak)
+            + MORE_FOR_A_VCPU * number("BUSWAY_CPUS").unwrap_or(0);
         Self {
             kernel,
             deadline: Instant::now() + PATIENCE + more,

@@ -7,16 +7,17 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixListener;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::case::{Case, Outcome, tests};
+use crate::case::{Case, Outcome, number, tests};
 
 tests![all_devices_work_beside_each_other];
 
-/// What the host does to the guest while that is loaded, so many times.
+/// What the host does to the guest while that is loaded, so many times at the least.
 const ROUNDS: u32 = 3;
 
 /// Disk, network, sockets, screen, keyboard, mouse, memory and all services at once; then no error in the
-/// guest's log, and it switches itself off.
+/// guest's log, and it switches itself off. For as long as BUSWAY_SOAK_SECONDS says.
 fn all_devices_work_beside_each_other(case: &Case) -> Outcome {
     let (control, disk) = (case.control(), case.disk(32));
     let (sockets, shot) = (case.path("vsock"), case.path("shot"));
@@ -66,7 +67,9 @@ fn all_devices_work_beside_each_other(case: &Case) -> Outcome {
     for service in ["shutdown", "heartbeat", "time", "kvp", "vss"] {
         control.wait_until_ready(service);
     }
-    for round in 0..ROUNDS {
+    let soak = Duration::from_secs(number("BUSWAY_SOAK_SECONDS").unwrap_or(0).into());
+    let begun = Instant::now();
+    for round in (0_u32..).take_while(|&round| round < ROUNDS || begun.elapsed() < soak) {
         control.ask(&["balloon", if round % 2 == 0 { "448M" } else { "512M" }]);
         control.ask(&["type", &format!("round {round}\n")]);
         control.ask(&["point", "100", "200"]);

@@ -7,10 +7,9 @@ use std::net::Shutdown;
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
 
-use busway_guest_agent::noise;
+use busway_guest_agent::{check_noise, send_noise};
 use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockListener, VsockStream};
 
-use crate::file::same;
 use crate::words::Words;
 
 fn number(port: &str) -> Result<u32, String> {
@@ -56,7 +55,7 @@ pub(crate) fn call(port: &str, mut words: Words) -> Result<(), String> {
     let (seed, bytes) = (words.number("seed", 1)?, words.number("bytes", 4096)?);
     let (turns, parallel) = (words.number("turns", 1)?, words.number("parallel", 1)?);
     words.end()?;
-    let (port, bytes) = (number(port)?, usize::try_from(bytes).map_err(|_| "bytes is too large")?);
+    let port = number(port)?;
     // One connects at a time, as Linux gives each 2 s for that; all are open at once then.
     let (turn_to_connect, all_connected) = (Mutex::new(()), Barrier::new(parallel as usize));
     let one = |seed| {
@@ -84,23 +83,26 @@ pub(crate) fn call(port: &str, mut words: Words) -> Result<(), String> {
     Ok(())
 }
 
-fn converse(stream: io::Result<VsockStream>, seed: u64, bytes: usize) -> Result<(), String> {
+fn converse(stream: io::Result<VsockStream>, seed: u64, bytes: u64) -> Result<(), String> {
     let mut stream = stream.map_err(|error| error.to_string())?;
-    let said = noise(seed, bytes);
-    let heard = thread::scope(|scope| {
-        let (mut writer, said) = (stream.try_clone()?, &said);
+    let mut writer = stream.try_clone().map_err(|error| error.to_string())?;
+    thread::scope(|scope| {
         let saying = scope.spawn(move || {
-            writer.write_all(said)?;
+            send_noise(&mut writer, seed, bytes)?;
             writer.shutdown(Shutdown::Write)
         });
-        let mut heard = Vec::new();
-        stream.read_to_end(&mut heard)?;
-        saying.join().map_err(|_| io::Error::other("a thread panicked"))??;
-        Ok(heard)
-    });
-    let heard = heard.map_err(|error: io::Error| error.to_string())?;
-    if heard.len() != said.len() {
-        return Err(format!("{} of {} bytes came back", heard.len(), said.len()));
-    }
-    same(&heard, &said)
+        let heard =
+            check_noise(&mut stream, seed, bytes).and_then(|()| match stream.read(&mut [0]) {
+                Ok(0) => Ok(()),
+                Ok(_) => Err(format!("more than {bytes} bytes came back")),
+                Err(error) => Err(error.to_string()),
+            });
+        if heard.is_err() {
+            // Nobody listens any more, so that nobody need wait until all is said.
+            let _ = stream.shutdown(Shutdown::Both);
+            return heard;
+        }
+        let said = saying.join().map_err(|_| "a thread panicked")?;
+        said.map_err(|error| error.to_string())
+    })
 }

@@ -29,8 +29,16 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 const LONG_TIMEOUT: Duration = Duration::from_secs(8 * 60 * 60);
 
 /// Environment variables by which tests do more of what takes long (CONTRIBUTING.md).
-const NUMBERS: [&str; 5] =
-    ["BUSWAY_REBOOTS", "BUSWAY_TCP_MIB", "BUSWAY_CPUS", "BUSWAY_DISKS", "BUSWAY_NETBOOT"];
+const NUMBERS: [&str; 8] = [
+    "BUSWAY_REBOOTS",
+    "BUSWAY_TCP_MIB",
+    "BUSWAY_CPUS",
+    "BUSWAY_DISKS",
+    "BUSWAY_NETBOOT",
+    "BUSWAY_SOCK_MIB",
+    "BUSWAY_SOCKETS",
+    "BUSWAY_SOAK_SECONDS",
+];
 
 /// How often a crashed host is started again for the tests that are left; each time costs two minutes.
 const CRASHES: usize = 3;
