@@ -20,6 +20,7 @@
 
 mod action;
 mod later;
+mod operation;
 mod play;
 mod rule;
 mod script;
@@ -28,6 +29,6 @@ mod tests;
 
 pub use action::{Action, Flip, Span, Write};
 pub use later::Later;
-pub use play::{ChannelPlay, Fired, MessagePlay, OnChannel};
+pub use play::{ChannelPlay, Fired, MessagePlay, OnChannel, Passing};
 pub use rule::{End, Often, PacketKind, Prefix, Rule, Subject};
 pub use script::{Script, ScriptError};

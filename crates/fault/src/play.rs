@@ -2,6 +2,7 @@
 
 //! Rules at work: what each has counted, and its random numbers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,22 @@ pub struct Fired {
     pub number: u64,
 }
 
+/// A packet that passes, as rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Passing<'a> {
+    /// Whose it is.
+    pub from: End,
+    /// What it is.
+    pub kind: PacketType,
+    /// Its name; an answer has that of what it answers.
+    pub transaction_id: u64,
+    /// What is in it.
+    pub payload: &'a [u8],
+}
+
+/// Requests without answer that a rule keeps in mind: a guest decides how many there are.
+const REQUESTS: usize = 16_384;
+
 /// What one rule has seen in one place.
 #[derive(Clone, Debug)]
 struct Track {
@@ -43,13 +60,37 @@ struct Track {
     seen: u64,
     fired: u64,
     random: Rng,
+    /// The names of the guest's requests whose answers are meant.
+    requests: HashSet<u64>,
 }
 
 impl Track {
     fn new(seed: u64, rule: usize, place: &[u64]) -> Self {
         let mix = |seed, word: &u64| Rng::with_seed(seed ^ word).u64(..);
         let seed = place.iter().fold(mix(seed, &(rule as u64)), mix);
-        Self { rule, seen: 0, fired: 0, random: Rng::with_seed(seed) }
+        let (random, requests) = (Rng::with_seed(seed), HashSet::new());
+        Self { rule, seen: 0, fired: 0, random, requests }
+    }
+
+    /// Whether it does not matter which request `packet` answers, or it is the answer to one that is
+    /// meant. A name is the guest's to give again once it is answered.
+    fn follows(&mut self, subject: &Subject, packet: &Passing<'_>) -> bool {
+        if !subject.follows_requests() {
+            return true;
+        }
+        let id = packet.transaction_id;
+        match (packet.from, packet.kind) {
+            (End::Host, PacketType::COMPLETION) => self.requests.remove(&id),
+            (End::Host, _) | (End::Guest, PacketType::COMPLETION) => false,
+            (End::Guest, _) => {
+                if !subject.is_request(packet.payload) {
+                    self.requests.remove(&id);
+                } else if self.requests.len() < REQUESTS {
+                    self.requests.insert(id);
+                }
+                false
+            }
+        }
     }
 
     /// Counts one more of what `rule` is about; whether it fires.
@@ -141,20 +182,25 @@ impl ChannelPlay {
     }
 
     /// A packet passes at `now`, measured from the machine's start.
-    pub fn packet(
-        &mut self,
-        from: End,
-        kind: PacketType,
-        payload: &[u8],
-        now: Duration,
-    ) -> Option<Fired> {
+    pub fn packet(&mut self, packet: &Passing<'_>, now: Duration) -> Option<Fired> {
+        let Passing { from, kind, payload, .. } = *packet;
         let [guest, host] = &mut self.packets;
         let count = if from == End::Guest { guest } else { host };
         *count += 1;
         let number = *count;
-        first(&self.script, &mut self.tracks, now, number, |rule| {
-            rule.subject.is_packet(from, kind, payload)
-        })
+        // All are asked, those too that an earlier rule keeps from seeing it.
+        let mut fired = None;
+        for track in &mut self.tracks {
+            let Some(rule) = self.script.rules.get(track.rule) else {
+                continue;
+            };
+            let is_meant =
+                track.follows(&rule.subject, packet) && rule.subject.is_packet(from, kind, payload);
+            if is_meant && fired.is_none() && track.counts(rule, now) {
+                fired = Some(Fired { rule: track.rule, number });
+            }
+        }
+        fired
     }
 
     /// The guest is to be interrupted now, or not.

@@ -72,8 +72,10 @@ pub enum Subject {
         from: End,
         /// What they are, if that matters.
         kind: Option<PacketKind>,
-        /// What is in them, if that matters.
-        payload: Option<Prefix>,
+        /// What is in them, each of it.
+        payload: Vec<Prefix>,
+        /// What was in the guest's packet that they answer, each of it.
+        request: Vec<Prefix>,
     },
     /// Channel messages of this type.
     Message(MessageType),
@@ -86,12 +88,25 @@ pub enum Subject {
 
 impl Subject {
     pub(crate) fn is_packet(&self, sent_by: End, is: PacketType, holds: &[u8]) -> bool {
-        let Self::Packet { from, kind, payload } = self else {
+        let Self::Packet { from, kind, payload, .. } = self else {
             return false;
         };
         *from == sent_by
             && kind.is_none_or(|kind| kind.on_wire() == is)
-            && payload.as_ref().is_none_or(|payload| payload.is_in(holds))
+            && payload.iter().all(|payload| payload.is_in(holds))
+    }
+
+    /// Whether only answers to certain requests are meant.
+    pub(crate) const fn follows_requests(&self) -> bool {
+        matches!(self, Self::Packet { request, .. } if !request.is_empty())
+    }
+
+    /// Whether answers to this request are meant.
+    pub(crate) fn is_request(&self, holds: &[u8]) -> bool {
+        let Self::Packet { request, .. } = self else {
+            return false;
+        };
+        request.iter().all(|request| request.is_in(holds))
     }
 }
 

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::action::{Action, Span};
+use crate::operation;
 use crate::rule::{End, Often, PacketKind, Prefix, Rule, Subject};
 
 /// A script that has been checked.
@@ -52,6 +53,8 @@ struct Written {
     from: Option<End>,
     packet: Option<PacketKind>,
     payload: Option<Prefix>,
+    request: Option<Prefix>,
+    operation: Option<Spanned<String>>,
     message: Option<Spanned<String>>,
     nth: Option<u64>,
     every: Option<u64>,
@@ -117,7 +120,7 @@ impl Written {
             }
             _ => return wrong("give one of nth, every and probability"),
         };
-        let subject = self.subject(&span)?;
+        let subject = self.subject(class, &span)?;
         check_action(&subject, &self.action)?;
         Ok(Rule {
             name: self.name.unwrap_or_else(|| format!("rule {number}")),
@@ -133,9 +136,13 @@ impl Written {
     }
 
     /// What the rule is about.
-    fn subject(&self, span: &Range<usize>) -> Result<Subject, Wrong> {
+    fn subject(&self, class: Option<Guid>, span: &Range<usize>) -> Result<Subject, Wrong> {
         let wrong = |reason: String| Err((span.clone(), reason));
-        let has_packet = self.from.is_some() || self.packet.is_some() || self.payload.is_some();
+        let has_packet = self.from.is_some()
+            || self.packet.is_some()
+            || self.payload.is_some()
+            || self.request.is_some()
+            || self.operation.is_some();
         let action = self.action.get_ref();
         let due = match action {
             Action::NoInterrupt | Action::InterruptLate(_) => Some(true),
@@ -145,7 +152,7 @@ impl Written {
         if let Some(due) = due {
             if has_packet || self.message.is_some() {
                 return wrong(format!(
-                    "{} is about interrupts: leave out from, packet, payload and message",
+                    "{} is about interrupts: leave out from, packet, payload, request, operation and message",
                     action.name()
                 ));
             }
@@ -154,7 +161,8 @@ impl Written {
         if let Some(name) = &self.message {
             if has_packet || self.channel.is_some() {
                 return wrong(
-                    "a rule about messages has no from, packet, payload or channel".to_owned(),
+                    "a rule about messages has no from, packet, payload, request, operation or channel"
+                        .to_owned(),
                 );
             }
             return self.message_of(name).map(Subject::Message);
@@ -165,7 +173,23 @@ impl Written {
                     .to_owned(),
             );
         };
-        Ok(Subject::Packet { from, kind: self.packet, payload: self.payload.clone() })
+        let mut payload = Vec::from_iter(self.payload.clone());
+        let mut request = Vec::from_iter(self.request.clone());
+        if let Some(name) = &self.operation {
+            let found = operation::find(class, from, name.get_ref());
+            let found = found.map_err(|reason| (name.span(), reason))?;
+            payload.extend(found.payload);
+            request.extend(found.request);
+        }
+        let answers =
+            from == End::Host && self.packet.is_none_or(|is| is == PacketKind::Completion);
+        if !request.is_empty() && !answers {
+            return wrong(
+                "request is about answers: it goes with from = \"host\" and no packet but completion"
+                    .to_owned(),
+            );
+        }
+        Ok(Subject::Packet { from, kind: self.packet, payload, request })
     }
 
     fn message_of(&self, name: &Spanned<String>) -> Result<MessageType, Wrong> {

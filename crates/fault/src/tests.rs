@@ -24,9 +24,19 @@ fn play(text: &str) -> ChannelPlay {
     ChannelPlay::new(&script(text), &storage(0)).unwrap()
 }
 
+fn passes(
+    play: &mut ChannelPlay,
+    from: End,
+    kind: PacketType,
+    payload: &[u8],
+    now: Duration,
+) -> Option<Fired> {
+    play.packet(&Passing { from, kind, transaction_id: 0, payload }, now)
+}
+
 /// Which of 1 to `count` completions of the host's the play acts on.
 fn hits(play: &mut ChannelPlay, count: u64) -> Vec<u64> {
-    let hit = |_| play.packet(End::Host, COMPLETION, &[], NOW);
+    let hit = |_| passes(play, End::Host, COMPLETION, &[], NOW);
     (0..count).filter_map(hit).map(|fired| fired.number).collect()
 }
 
@@ -56,21 +66,89 @@ fn a_rule_sees_only_what_it_is_about() {
     let late = Duration::from_secs(2);
     let right = [0, 5, 6, 0];
     let early = Duration::from_millis(1999);
-    assert_eq!(play.packet(End::Host, COMPLETION, &right, early), None);
-    assert_eq!(play.packet(End::Guest, COMPLETION, &right, late), None);
-    assert_eq!(play.packet(End::Host, PacketType::DATA_IN_BAND, &right, late), None);
-    assert_eq!(play.packet(End::Host, COMPLETION, &[0, 5, 7, 0], late), None);
-    assert_eq!(play.packet(End::Host, COMPLETION, &[0, 5], late), None);
+    assert_eq!(passes(&mut play, End::Host, COMPLETION, &right, early), None);
+    assert_eq!(passes(&mut play, End::Guest, COMPLETION, &right, late), None);
+    assert_eq!(passes(&mut play, End::Host, PacketType::DATA_IN_BAND, &right, late), None);
+    assert_eq!(passes(&mut play, End::Host, COMPLETION, &[0, 5, 7, 0], late), None);
+    assert_eq!(passes(&mut play, End::Host, COMPLETION, &[0, 5], late), None);
     let fired = Some(Fired { rule: 0, number: 5 });
-    assert_eq!(play.packet(End::Host, COMPLETION, &right, late), fired);
+    assert_eq!(passes(&mut play, End::Host, COMPLETION, &right, late), fired);
 }
 
 #[test]
 fn the_first_rule_that_fires_has_it_and_those_behind_do_not_see_it() {
     let rule = "[[rule]]\nfrom = \"host\"\ndo = \"drop\"\n";
     let mut play = play(&format!("{rule}nth = 2\n{rule}nth = 2"));
-    let mut hit = || play.packet(End::Host, COMPLETION, &[], NOW).map(|fired| fired.rule);
+    let mut hit = || passes(&mut play, End::Host, COMPLETION, &[], NOW).map(|fired| fired.rule);
     assert_eq!([hit(), hit(), hit(), hit()], [None, Some(0), Some(1), None]);
+}
+
+/// A storvsc packet that asks for a SCSI command.
+fn srb(opcode: u8) -> Vec<u8> {
+    let mut payload = vec![0; 64];
+    payload[0] = 3;
+    payload[20] = 10;
+    payload[28] = opcode;
+    payload
+}
+
+fn asks(play: &mut ChannelPlay, transaction_id: u64, payload: &[u8]) -> bool {
+    let kind = PacketType::DATA_USING_GPA_DIRECT;
+    play.packet(&Passing { from: End::Guest, kind, transaction_id, payload }, NOW).is_some()
+}
+
+fn answers(play: &mut ChannelPlay, transaction_id: u64) -> bool {
+    let (from, kind, payload) = (End::Host, COMPLETION, &[1, 0, 0, 0][..]);
+    play.packet(&Passing { from, kind, transaction_id, payload }, NOW).is_some()
+}
+
+#[test]
+fn an_answer_is_known_by_its_request() {
+    let text = "[[rule]]\ndevice = \"storage\"\nfrom = \"host\"\ndo = \"drop\"\n";
+    for request in ["operation = \"READ_10\"", "request = { at = 28, bytes = [0x28] }"] {
+        let mut play = play(&format!("{text}{request}"));
+        for (id, opcode) in [(5, 0x28), (6, 0x2a), (7, 0x28)] {
+            assert!(!asks(&mut play, id, &srb(opcode)), "the request itself passes");
+        }
+        assert_eq!([7, 6, 5].map(|id| answers(&mut play, id)), [true, false, true], "{request}");
+        assert!(!answers(&mut play, 7), "it is answered");
+        assert!(!asks(&mut play, 8, &srb(0x28)) && !asks(&mut play, 8, &srb(0x2a)));
+        assert!(!answers(&mut play, 8), "the name was given to another");
+    }
+}
+
+#[test]
+fn a_request_is_kept_in_mind_that_an_earlier_rule_has() {
+    let drop = "device = \"storage\"\nfrom = \"guest\"\nnth = 1\ndo = \"drop\"";
+    let answer = "device = \"storage\"\nfrom = \"host\"\noperation = \"INQUIRY\"\ndo = \"drop\"";
+    let mut play = play(&format!("[[rule]]\n{drop}\n[[rule]]\n{answer}"));
+    assert!(asks(&mut play, 1, &srb(0x12)));
+    assert!(answers(&mut play, 1));
+}
+
+#[test]
+fn what_is_asked_has_a_name() {
+    let fires = |device: &str, from: End, name: &str, payload: &[u8]| {
+        let end = if from == End::Host { "host" } else { "guest" };
+        let text = format!(
+            "[[rule]]\ndevice = \"{device}\"\nfrom = \"{end}\"\noperation = \"{name}\"\ndo = \"drop\""
+        );
+        let script = script(&text);
+        let channel = OnChannel { class: script.rules[0].class.unwrap(), ..storage(0) };
+        let mut play = ChannelPlay::new(&script, &channel).unwrap();
+        passes(&mut play, from, PacketType::DATA_IN_BAND, payload, NOW).is_some()
+    };
+    assert!(fires("storage", End::Guest, "READ_10", &srb(0x28)));
+    assert!(!fires("storage", End::Guest, "READ_10", &srb(0x2a)));
+    // TEST_UNIT_READY is 0, as is most of the handshake.
+    assert!(fires("storage", End::Guest, "TEST_UNIT_READY", &srb(0)));
+    assert!(!fires("storage", End::Guest, "TEST_UNIT_READY", &[0; 64]));
+    assert!(fires("storage", End::Guest, "QUERY_PROTOCOL_VERSION", &[9, 0, 0, 0]));
+    assert!(fires("network", End::Host, "INIT_COMPLETE", &[2, 0, 0, 0]));
+    assert!(!fires("network", End::Host, "INIT_COMPLETE", &[1, 0, 0, 0]));
+    let beat = [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 1, 0, 1, 0, 0, 0];
+    assert!(fires("heartbeat", End::Host, "HEARTBEAT", &beat));
+    assert!(!fires("heartbeat", End::Host, "NEGOTIATE", &beat));
 }
 
 #[test]
@@ -169,6 +247,18 @@ fn what_is_wrong_is_said_in_one_line_with_its_number() {
         (format!("{rule}do = \"refuse\""), 3, "only messages are refused"),
         (format!("{rule}do = \"no-interrupt\""), 1, "about interrupts"),
         ("[[rule]]\ndo = \"drop\"".to_owned(), 1, "give from"),
+        (format!("{rule}do = \"drop\"\noperation = \"READ_10\""), 4, "operation has names for"),
+        (
+            format!("{rule}do = \"drop\"\ndevice = \"storage\"\noperation = \"READ\""),
+            5,
+            "none of TEST_UNIT_READY",
+        ),
+        (
+            "[[rule]]\nfrom = \"guest\"\nrequest = { at = 0, bytes = [1] }\ndo = \"drop\""
+                .to_owned(),
+            1,
+            "about answers",
+        ),
         ("[[rule]]\nfrom = \"guest\"\ndo = \"duplicate\"".to_owned(), 3, "the guest's packets"),
         ("[[rule]]\nmessage = \"OPEN\"\ndo = \"drop\"".to_owned(), 2, "none of OFFER_CHANNEL"),
         ("[[rule]]\nmessage = \"UNLOAD\"\ndo = \"refuse\"".to_owned(), 3, "cannot be done"),

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use busway_fault::{Action, ChannelPlay, End, Later};
+use busway_fault::{Action, ChannelPlay, End, Later, Passing};
 use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{ChannelMeddler, GuestFate, HeldPacket, HostFate};
 use rustix::time::{
@@ -71,7 +71,9 @@ impl Playing {
     /// What the script makes of a packet.
     fn fate(&mut self, packet: &Outgoing<'_>) -> HostFate {
         let now = self.faults.now();
-        let fired = self.play.packet(End::Host, packet.kind, packet.payload, now);
+        let Outgoing { kind, transaction_id, payload, .. } = *packet;
+        let passing = Passing { from: End::Host, kind, transaction_id, payload };
+        let fired = self.play.packet(&passing, now);
         let Some(fired) = fired else {
             return HostFate::Passes;
         };
@@ -135,7 +137,9 @@ impl ChannelMeddler for Playing {
 
     fn takes(&mut self, packet: &Packet<'_>) -> GuestFate {
         let Packet { descriptor, payload, .. } = packet;
-        let fired = self.play.packet(End::Guest, descriptor.kind, payload, self.faults.now());
+        let (kind, transaction_id) = (descriptor.kind, descriptor.transaction_id);
+        let passing = Passing { from: End::Guest, kind, transaction_id, payload };
+        let fired = self.play.packet(&passing, self.faults.now());
         let Some(fired) = fired else {
             return GuestFate::Passes;
         };

@@ -119,6 +119,18 @@ fn a_late_answer_comes_and_is_overtaken() {
 }
 
 #[test]
+fn an_answer_is_told_apart_by_what_was_asked() {
+    let rule = host("\"drop\"") + "request = { at = 0, bytes = [7] }";
+    let mut scene = Scene::new(&rule);
+    let mut channel = scene.open();
+    for id in 6..=8 {
+        channel.request(&mut scene.pair, 0x60 + id, &[id as u8; 8]);
+    }
+    let expected = [(0x66, vec![6; 8]), (0x68, vec![8; 8])];
+    assert_eq!(answers(&mut scene, &mut channel), expected);
+}
+
+#[test]
 fn nothing_is_lost_that_finds_no_room() {
     let mut scene = Scene::new(&host("\"duplicate\""));
     let mut channel = scene.open();
