@@ -12,7 +12,7 @@ tests![memory_is_taken_and_given_back];
 const MIB: u64 = 1 << 20;
 
 /// F72: a guest that has used its memory gives half of it to the host, where it is free then; what comes back
-/// can be used.
+/// can be used. Where the extended hypercalls are, what it has no use for is free before anybody asks.
 fn memory_is_taken_and_given_back(case: &Case) -> Outcome {
     let control = case.control();
     let guest = case.guest().flag("--control").flag(control.path()).flag("--balloon");
@@ -24,6 +24,7 @@ fn memory_is_taken_and_given_back(case: &Case) -> Outcome {
             agent check /mnt/fill seed=$1 block=1m count=320
             rm /mnt/fill
         }
+        echo reports=$(dmesg | grep -c 'Cold memory discard hint enabled')
         mount -t tmpfs -o size=360m fill /mnt
         fill 1
         echo used=$(free)
@@ -34,7 +35,15 @@ fn memory_is_taken_and_given_back(case: &Case) -> Outcome {
         echo whole=yes
         sleep 1000",
     );
+    let reports = guest.wait_for("reports=") == "1";
+    // KVM passes the extended hypercalls on from 6.3 on, and Linux makes them from 5.14 on.
+    assert!(reports || case.kernel.engine == "kvm" || case.kernel.version < (5, 14));
     guest.wait_for("used=");
+    // It has written 320 MiB.
+    while reports && shared_memory(&guest) > 256 * MIB {
+        guest.has_time();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
     let before = shared_memory(&guest);
     let has = |control: &Control| control.ask(&["balloon"])["done"]["memory"].as_u64().unwrap();
     assert_eq!(has(&control), 512 * MIB);
@@ -44,7 +53,7 @@ fn memory_is_taken_and_given_back(case: &Case) -> Outcome {
     }
     guest.wait_for("taken=");
     let after = shared_memory(&guest);
-    assert!(after + 150 * MIB < before, "{before} B, then {after}");
+    assert!(reports || after + 150 * MIB < before, "{before} B, then {after}");
     control.ask(&["balloon", "512M"]);
     guest.wait_for("whole=");
     assert_eq!(has(&control), 512 * MIB);

@@ -14,8 +14,10 @@ use busway_hyperv::hypercall::{self, Call, Registers, XmmHalves};
 use busway_hyperv::msr;
 use busway_hyperv::registers::{Effect, GeneralProtection, Value};
 use busway_hyperv::synic::{Synic, SynicRegisters};
-use busway_memory::{Bytes, GuestAddress, GuestMemory};
-use busway_wire::hypercall::{CallCode, Control, PostMessage, Status};
+use busway_memory::{Bytes, GuestAddress, GuestMemory, PAGE_SIZE};
+use busway_wire::hypercall::{
+    CallCode, Control, GpaRange, PostMessage, Status, extended_capabilities,
+};
 use busway_wire::synic::SINT_COUNT;
 
 use crate::capture::Capture;
@@ -235,6 +237,37 @@ impl Partition {
                 }
             }
             Call::LongSpinWait => std::thread::yield_now(),
+            Call::QueryCapabilities { output } => {
+                let written = self
+                    .memory
+                    .write_obj(extended_capabilities::MEMORY_COLD_DISCARD, GuestAddress(output));
+                if written.is_err() {
+                    return Status::INVALID_ALIGNMENT;
+                }
+            }
+            Call::Discard(ranges) => return self.discard(&ranges),
+        }
+        Status::SUCCESS
+    }
+
+    /// Gives the host the memory of pages that the guest has free. It may use them again at any time, and
+    /// finds zeroes then.
+    fn discard(&self, ranges: &[GpaRange]) -> Status {
+        let places: Option<Vec<_>> = ranges
+            .iter()
+            .map(|range| {
+                let (first, count) = range.pages();
+                Some((self.memory.pages_offset(first, count)?, count * PAGE_SIZE as u64))
+            })
+            .collect();
+        let Some(places) = places else {
+            return Status::INVALID_PARAMETER;
+        };
+        for (offset, len) in places {
+            if let Err(error) = self.memory.discard(offset, len) {
+                limited!(Warn, "the host keeps {len} B that the guest has free: {error}");
+                return Status::INSUFFICIENT_MEMORY;
+            }
         }
         Status::SUCCESS
     }
@@ -381,7 +414,32 @@ mod tests {
         assert_eq!(call(&partition, 0, 0x5d | FAST, 7, 0), 0);
         assert_eq!(call(&partition, 0, 0x5d | FAST, 77, 0), 0x12, "not connected");
         assert_eq!(partition.signal(0, 7), Status::SUCCESS);
-        assert_eq!(call(&partition, 0, 0x8001, 0, 0), 2, "no such call");
+        assert_eq!(call(&partition, 0, 0x8002, 0, 0), 2, "no such call");
+    }
+
+    /// Large pages in RAM of 1 MiB there are none; of small ones, two in the middle.
+    #[test]
+    fn what_a_guest_has_free_leaves_the_host() {
+        let (partition, _) = partition();
+        assert_eq!(call(&partition, 0, 0x8001, 0, 0x7000), 0);
+        assert_eq!(partition.memory.read_obj::<u64>(GuestAddress(0x7000)).unwrap(), 1 << 8);
+        assert_eq!(call(&partition, 0, 0x8001, 0, RAM as u64), 4, "no RAM");
+
+        partition.memory.write_slice(&[7; 0x4000], GuestAddress(0x1_0000)).unwrap();
+        let write = |words: [u64; 3]| {
+            for (index, word) in (0..).zip(words) {
+                partition.memory.write_obj(word, GuestAddress(0x2000 + index * 8)).unwrap();
+            }
+        };
+        let byte = |page: u64| {
+            let at = GuestAddress(0x1_0000 + page * 0x1000);
+            partition.memory.read_obj::<u8>(at).unwrap()
+        };
+        write([2, 0x1_1001, 1 << 11]);
+        assert_eq!(call(&partition, 0, 0x8003 | 2 << 32, 0x2000, 0), 5, "2 MiB are not there");
+        assert_eq!([byte(0), byte(1), byte(2), byte(3)], [7; 4], "all or nothing");
+        assert_eq!(call(&partition, 0, 0x8003 | 1 << 32, 0x2000, 0), 1 << 32);
+        assert_eq!([byte(0), byte(1), byte(2), byte(3)], [7, 0, 0, 7]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use busway_wire::balloon::{
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Shared;
-use crate::pages::{Lent, discard};
+use crate::pages::Lent;
 
 /// Ranges in one message back to the guest, whose buffer has a page.
 const MAX_RANGES: usize = 500;
@@ -83,7 +83,7 @@ impl BalloonChannel {
         for range in ranges.filter_map(|bytes| PageRange::read_from_bytes(bytes).ok()) {
             let lent = self.lent.lend(range, wanted, &self.memory);
             let (offset, len) = lent.map_err(Fault::protocol)?;
-            discard(&self.memory, offset, len).map_err(Fault::host)?;
+            self.memory.discard(offset, len).map_err(Fault::host)?;
             wanted -= range.count();
         }
         self.asked = if more { Asked::ForPages(wanted) } else { Asked::Nothing };

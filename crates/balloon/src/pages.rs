@@ -3,11 +3,9 @@
 //! Pages that the guest has lent.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use busway_memory::{GuestMemory, PAGE_SIZE};
 use busway_wire::balloon::PageRange;
-use rustix::fs::{FallocateFlags, fallocate};
 
 /// A guest lends what it cannot.
 #[derive(Debug, thiserror::Error)]
@@ -44,11 +42,7 @@ impl Lent {
             return Err(LendError::TooMany { count, wanted });
         }
         let bytes = |pages: u64| pages * PAGE_SIZE as u64;
-        let offset = memory.page_offset(first);
-        let last =
-            first.checked_add(count.saturating_sub(1)).and_then(|pfn| memory.page_offset(pfn));
-        let in_a_row = |offset: &u64| last == Some(offset + bytes(count.saturating_sub(1)));
-        let offset = offset.filter(in_a_row).filter(|_| count != 0);
+        let offset = memory.pages_offset(first, count);
         let offset = offset.ok_or(LendError::NoRam { first, count })?;
         let before = self.ranges.range(..first + count).next_back();
         if before.is_some_and(|(start, len)| start + len > first) {
@@ -76,12 +70,6 @@ impl Lent {
         }
         given
     }
-}
-
-/// Takes pages from the host: they read as zero from now on, and take no memory.
-pub(crate) fn discard(memory: &GuestMemory, offset: u64, len: u64) -> io::Result<()> {
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    Ok(fallocate(memory.file(), flags, offset, len)?)
 }
 
 #[cfg(test)]

@@ -73,6 +73,8 @@ bitflags! {
         const POST_MESSAGES = 1 << 4;
         /// HvSignalEvent.
         const SIGNAL_EVENTS = 1 << 5;
+        /// The calls from 0x8001 on.
+        const EXTENDED_HYPERCALLS = 1 << 20;
     }
 }
 
@@ -157,7 +159,7 @@ pub const NEEDED: Interface = Interface {
         .union(Access::HYPERCALL)
         .union(Access::VP_INDEX)
         .union(Access::APIC),
-    privileges: Privileges::all(),
+    privileges: Privileges::POST_MESSAGES.union(Privileges::SIGNAL_EVENTS),
     features: Features::empty(),
     hints: Hints::empty(),
     spin_retries: NEVER_SPIN,
@@ -267,7 +269,7 @@ mod tests {
         for bit in [1, 2, 3, 4, 5, 6, 9, 11] {
             assert_ne!(features.eax & 1 << bit, 0, "EAX bit {bit}");
         }
-        assert_eq!(features.ebx, 1 << 4 | 1 << 5);
+        assert_eq!(features.ebx, 1 << 4 | 1 << 5 | 1 << 20);
         for bit in [8, 10, 19] {
             assert_ne!(features.edx & 1 << bit, 0, "EDX bit {bit}");
         }

@@ -13,8 +13,8 @@
 
 use busway_memory::{GuestMemory, PAGE_SIZE};
 use busway_wire::hypercall::{
-    CallCode, Control, FlushAddressSpace, FlushAddressSpaceEx, PostMessage, SendIpi, SendIpiEx,
-    SignalEvent, Status, VpSetHeader, flush_flags,
+    CallCode, Control, FlushAddressSpace, FlushAddressSpaceEx, GpaRange, MemoryHint, PostMessage,
+    SendIpi, SendIpiEx, SignalEvent, Status, VpSetHeader, flush_flags,
 };
 use busway_wire::synic::MESSAGE_PAYLOAD_LEN;
 use vm_memory::{Bytes, GuestAddress};
@@ -53,6 +53,13 @@ pub enum Call {
     SendIpi(u8, VpSet),
     /// The VP waits for another one: it may be the wrong one to run.
     LongSpinWait,
+    /// Say what the extended calls can do, at this address.
+    QueryCapabilities {
+        /// Aligned, and perhaps not in RAM.
+        output: u64,
+    },
+    /// Nobody needs what is in these pages.
+    Discard(Vec<GpaRange>),
 }
 
 /// A message on its way to a connection.
@@ -107,6 +114,14 @@ pub fn decode(
             Ok(Call::SendIpi(ipi_vector(vector, vtl, reserved)?, vps))
         }
         CallCode::NOTIFY_LONG_SPIN_WAIT => Ok(Call::LongSpinWait),
+        CallCode::EXT_QUERY_CAPABILITIES if registers.output.is_multiple_of(WORD as u64) => {
+            Ok(Call::QueryCapabilities { output: registers.output })
+        }
+        CallCode::EXT_QUERY_CAPABILITIES => Err(Status::INVALID_ALIGNMENT),
+        CallCode::EXT_MEMORY_HEAT_HINT => match input.take()? {
+            MemoryHint::COLD_DISCARD => Ok(Call::Discard(input.list(control)?)),
+            _ => Err(Status::INVALID_PARAMETER),
+        },
         _ => Err(Status::INVALID_HYPERCALL_CODE),
     }
 }
@@ -168,6 +183,8 @@ struct Shape {
     variable: bool,
     /// A list of 8-byte elements follows.
     rep: bool,
+    /// And somebody here reads it.
+    list: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -181,7 +198,7 @@ enum Fast {
 impl Shape {
     /// The shape of `code`, if there is such a call and the guest may make it.
     fn of(code: CallCode, interface: &Interface) -> Result<Self, Status> {
-        let shape = |fixed, fast, variable, rep| Self { fixed, fast, variable, rep };
+        let shape = |fixed, fast, variable, rep| Self { fixed, fast, variable, rep, list: false };
         let flush = size_of::<FlushAddressSpace>();
         let flush_ex = size_of::<FlushAddressSpaceEx>();
         let (privilege, shape) = match code {
@@ -213,6 +230,19 @@ impl Shape {
             }
             CallCode::NOTIFY_LONG_SPIN_WAIT => {
                 (Privileges::empty(), shape(size_of::<u64>(), Fast::Registers, false, false))
+            }
+            // Without the privilege there are no such calls, as with older hosts.
+            CallCode::EXT_QUERY_CAPABILITIES | CallCode::EXT_MEMORY_HEAT_HINT
+                if !interface.privileges.contains(Privileges::EXTENDED_HYPERCALLS) =>
+            {
+                return Err(Status::INVALID_HYPERCALL_CODE);
+            }
+            CallCode::EXT_QUERY_CAPABILITIES => {
+                (Privileges::empty(), shape(0, Fast::Never, false, false))
+            }
+            CallCode::EXT_MEMORY_HEAT_HINT => {
+                let hint = shape(size_of::<MemoryHint>(), Fast::Never, false, true);
+                (Privileges::empty(), Self { list: true, ..hint })
             }
             _ => return Err(Status::INVALID_HYPERCALL_CODE),
         };
@@ -249,7 +279,7 @@ const WORD: usize = size_of::<u64>();
 const GENERAL_REGISTERS: usize = 2;
 const FAST_WORDS: usize = GENERAL_REGISTERS + size_of::<XmmHalves>() / WORD;
 
-/// A copy of a call's fixed input and variable header. A list is not copied: nobody here needs it.
+/// A copy of a call's fixed input and variable header, and of its list if somebody reads that.
 struct Input {
     bytes: Vec<u8>,
     taken: usize,
@@ -266,7 +296,8 @@ impl Input {
         let len = shape.len(control);
         // The header's length has ten bits: 8 KiB and a little at most, and what is more than a page
         // is refused before anything is allocated.
-        let header = shape.fixed + control.variable_header_units() as usize * WORD;
+        let list = if shape.list { control.rep_count() as usize } else { 0 };
+        let header = shape.fixed + (control.variable_header_units() as usize + list) * WORD;
         let bytes = if control.is_fast() {
             fast_input(registers, len, header, xmm)?
         } else {
@@ -286,6 +317,12 @@ impl Input {
     /// The variable header.
     fn words(&mut self, control: Control) -> Result<Vec<u64>, Status> {
         (0..control.variable_header_units()).map(|_| self.take()).collect()
+    }
+
+    /// The elements of the list that are not done yet.
+    fn list<T: FromBytes>(&mut self, control: Control) -> Result<Vec<T>, Status> {
+        self.taken += control.rep_start() as usize * size_of::<T>();
+        (control.rep_start()..control.rep_count()).map(|_| self.take()).collect()
     }
 }
 
@@ -318,6 +355,9 @@ fn slow_input(
         return Err(Status::INVALID_ALIGNMENT);
     }
     let mut bytes = vec![0; header];
+    if header == 0 {
+        return Ok(bytes);
+    }
     let read = memory.read_slice(&mut bytes, GuestAddress(address));
     read.map_err(|_| Status::INVALID_ALIGNMENT)?;
     Ok(bytes)

@@ -103,7 +103,7 @@ fn what_the_control_word_may_not_say() {
     assert_eq!(guest.fast(0x5d | varhead(1), 1, 0, &[]), Err(3), "no variable header");
     assert_eq!(guest.slow(0x03, 0x2000), Err(3), "a rep call without repetitions");
     assert_eq!(guest.slow(0x03 | reps(2, 2), 0x2000), Err(3), "nothing left of it");
-    for code in [0, 1, 0x46, 0x7e, 0x8001, 0x8003, 0xffff] {
+    for code in [0, 1, 0x46, 0x7e, 0x8002, 0x8004, 0xffff] {
         assert_eq!(guest.slow(code, 0x2000), Err(2), "{code:#x}");
     }
 }
@@ -116,6 +116,31 @@ fn privileges_are_those_of_cpuid() {
     assert!(guest.fast(0x5d, 1, 0, &[]).is_ok());
     guest.interface.privileges = Privileges::empty();
     assert_eq!(guest.fast(0x5d, 1, 0, &[]), Err(6));
+}
+
+/// What Linux's hv_query_ext_cap and hv_free_page_report put into registers and page.
+#[test]
+fn the_extended_calls_are_a_question_and_a_list() {
+    let mut guest = Guest::new();
+    assert_eq!(guest.slow(0x8001, 0), Ok(Call::QueryCapabilities { output: 0 }));
+    assert_eq!(guest.fast(0x8001, 0, 0, &[]), Err(3), "never fast");
+    let registers = Registers { control: Control(0x8001), input: 0, output: 4 };
+    let odd = decode(&registers, &guest.interface, &guest.memory, || [0; 12]);
+    assert_eq!(odd, Err(Status::INVALID_ALIGNMENT));
+
+    let ranges = [7 << 21 | 1 << 11, 9 << 21 | 1 << 11];
+    let input = guest.write(0x2000, &[2, ranges[0], ranges[1]]);
+    let discard = |ranges: &[u64]| Ok(Call::Discard(ranges.iter().map(|&r| GpaRange(r)).collect()));
+    assert_eq!(guest.slow(0x8003 | reps(0, 2), input), discard(&ranges));
+    assert_eq!(guest.slow(0x8003 | reps(1, 2), input), discard(&ranges[1..]));
+    assert_eq!(guest.slow(0x8003, input), Err(3), "no ranges");
+    assert_eq!(guest.slow(0x8003 | reps(0, 512), input), Err(4), "crosses the page");
+    guest.write(0x2000, &[1]);
+    assert_eq!(guest.slow(0x8003 | reps(0, 2), input), Err(5), "hot");
+
+    guest.interface.privileges -= Privileges::EXTENDED_HYPERCALLS;
+    assert_eq!(guest.slow(0x8001, 0), Err(2));
+    assert_eq!(guest.slow(0x8003 | reps(0, 2), input), Err(2));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::os::fd::FromRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Arc;
 
 use vm_memory::{
@@ -101,6 +101,29 @@ impl GuestMemory {
         let region = self.inner.find_region(address)?;
         let within = address.0 - region.start_addr().0;
         Some(region.file_offset()?.start() + within)
+    }
+
+    /// Where in [`file`](Self::file) `count` pages from frame number `pfn` on lie; `None` if they are not
+    /// all RAM in a row.
+    pub fn pages_offset(&self, pfn: u64, count: u64) -> Option<u64> {
+        let offset = self.page_offset(pfn)?;
+        let more = count.checked_sub(1)?;
+        let last = self.page_offset(pfn.checked_add(more)?)?;
+        (last == offset.checked_add(more.checked_mul(PAGE_SIZE as u64)?)?).then_some(offset)
+    }
+
+    /// Takes `len` bytes at `offset` in [`file`](Self::file) from the host: they read as zero from now on, and
+    /// take no memory until somebody writes there.
+    #[expect(unsafe_code, reason = "fallocate has no wrapper in our dependencies")]
+    pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        let number = |value| i64::try_from(value).map_err(io::Error::other);
+        let (offset, len) = (number(offset)?, number(len)?);
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: the file is ours, its size stays, and a mapping of it reads zeroes from the hole.
+        match unsafe { libc::fallocate(self.file.as_raw_fd(), mode, offset, len) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// The page with frame number `pfn`, whole; `None` if it is no RAM.
@@ -208,6 +231,27 @@ mod tests {
             assert_eq!(memory.page_offset(pfn), None);
             assert!(memory.page(pfn).is_none());
         }
+    }
+
+    #[test]
+    fn pages_in_a_row_are_all_ram() {
+        let memory = two_regions();
+        assert_eq!(memory.pages_offset(1, 511), Some(4096));
+        assert_eq!(memory.pages_offset(1 << 20, 256), Some(2 * MIB as u64));
+        for (pfn, count) in [(1, 512), (1, 0), (1, u64::MAX), (511, 2), ((1 << 20) - 1, 2)] {
+            assert_eq!(memory.pages_offset(pfn, count), None, "{pfn} {count}");
+        }
+    }
+
+    #[test]
+    fn what_is_discarded_is_zero() {
+        let memory = two_regions();
+        memory.write_slice(&[7; 3 * 4096], GuestAddress(1 << 32)).unwrap();
+        let offset = memory.pages_offset((1 << 20) + 1, 1).unwrap();
+        memory.discard(offset, 4096).unwrap();
+        let read =
+            |page: u64| memory.read_obj::<u8>(GuestAddress((1 << 32) + page * 4096)).unwrap();
+        assert_eq!([read(0), read(1), read(2)], [7, 0, 7]);
     }
 
     #[test]

@@ -251,6 +251,42 @@ pub struct SendIpiEx {
 
 const _: () = assert!(size_of::<SendIpiEx>() == 24);
 
+/// What a partition can do beyond the calls of its privileges (HvExtCallQueryCapabilities' output).
+pub mod extended_capabilities {
+    /// HvExtCallMemoryHeatHint with [`COLD_DISCARD`](super::MemoryHint::COLD_DISCARD).
+    pub const MEMORY_COLD_DISCARD: u64 = 1 << 8;
+}
+
+/// The fixed part of HvExtCallMemoryHeatHint (`struct hv_memory_hint`); a list of [`GpaRange`]
+/// follows.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct MemoryHint(pub u64);
+
+impl MemoryHint {
+    /// Nobody needs the contents; the other bits are reserved.
+    pub const COLD_DISCARD: Self = Self(2);
+}
+
+/// Guest pages in a row (`union hv_gpa_page_range`).
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct GpaRange(pub u64);
+
+impl GpaRange {
+    /// The first 4 KiB page and how many there are: bits 10:0 are how many follow the first, bit 11
+    /// says that they are large, of 1 GiB if bit 12 is set and else of 2 MiB.
+    pub const fn pages(self) -> (u64, u64) {
+        let count = (self.0 & 0x7ff) + 1;
+        if self.0 & 1 << 11 == 0 {
+            return (self.0 >> 12, count);
+        }
+        let each = if self.0 & 1 << 12 == 0 { 1 << 9 } else { 1 << 18 };
+        // Bits 63:21 number pages of 2 MiB; the place of one of 1 GiB is written in them too.
+        (self.0 >> 21 << 9, count * each)
+    }
+}
+
 /// The start of a set of VPs; a word of 64 bits follows for each bit of `valid_banks`
 /// (`struct hv_vpset`).
 #[repr(C)]
@@ -312,6 +348,15 @@ mod tests {
     fn reserved_bits_are_those_of_the_tlfs() {
         assert_eq!(Control(0x0fff_0fff_07ff_ffff).reserved(), 0);
         assert_eq!(Control(u64::MAX).reserved(), !0x0fff_0fff_07ff_ffff);
+    }
+
+    /// `base_large_pfn:43`, `page_size:1` above 12 bits, `largepage:1` above `additional_pages:11`.
+    #[test]
+    fn a_range_has_pages_of_three_sizes() {
+        assert_eq!(GpaRange(0x1234_5000).pages(), (0x1_2345, 1));
+        assert_eq!(GpaRange(0x1234_57ff).pages(), (0x1_2345, 2048));
+        assert_eq!(GpaRange(5 << 21 | 1 << 11 | 3).pages(), (5 * 512, 4 * 512));
+        assert_eq!(GpaRange(512 << 21 | 1 << 12 | 1 << 11).pages(), (1 << 18, 1 << 18));
     }
 
     #[test]
