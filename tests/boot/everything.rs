@@ -50,7 +50,10 @@ fn all_devices_work_beside_each_other(case: &Case) -> Outcome {
         ifconfig eth0 10.9.9.1 up
         while true; do ping -c 2 -w 1 10.9.9.2 >/dev/null 2>&1 || true; done &
         while true; do agent churn $(disk 0) count=50 >/dev/null; echo disk=yes; done &
-        while true; do agent call 1024 bytes=200k turns=2 >/dev/null; echo socket=yes; done &
+        # Linux gives a connection 2 s, which a loaded emulator may not keep: it says so, and calls again.
+        while true; do
+            if agent call 1024 bytes=200k turns=2 >/tmp/called; then echo socket=yes; else cat /tmp/called; fi
+        done &
         { while read line; do echo typed=$line; done </dev/tty1; } &
         echo ready=yes
         while [ ! -e /tmp/enough ]; do
@@ -72,7 +75,8 @@ fn all_devices_work_beside_each_other(case: &Case) -> Outcome {
     for round in (0_u32..).take_while(|&round| round < ROUNDS || begun.elapsed() < soak) {
         control.ask(&["balloon", if round % 2 == 0 { "448M" } else { "512M" }]);
         control.ask(&["type", &format!("round {round}\n")]);
-        control.ask(&["point", "100", "200"]);
+        let (status, pointed) = control.run(&["point", "100", "200"]);
+        assert!(status == Some(0) || pointed["failed"] == "the guest has no driver for it");
         control.ask(&["kvp", "set", "external", "round", &round.to_string()]);
         control.ask(&["backup", "true"]);
         control.ask(&["set-time"]);
