@@ -12,19 +12,37 @@ use std::thread;
 
 use busway_harness::Running;
 
+use crate::capture::decode;
 use crate::case::{Case, Outcome, Skip, number, tests};
 use crate::guest::script_status;
 use crate::tap::Tap;
 
 tests![a_boot_loader_gets_an_address_and_a_file, a_boot_loader_starts_linux];
 
-/// F62.
+/// F62. Before the version that it likes it tries whether it can leave the bus again.
 fn a_boot_loader_gets_an_address_and_a_file(case: &Case) -> Outcome {
     let mut tap = Tap::new(false).map_err(Skip)?;
-    let mut guest = chain(case, &mut tap, "echo chained=yes", Vec::new());
+    let file = case.path("pcapng");
+    let capture = ["--capture", file.to_str().unwrap()];
+    let mut guest = chain(case, &mut tap, "echo chained=yes", Vec::new(), &capture);
     guest.wait_for("chained=");
     guest.terminate();
     guest.end();
+    let (_, records, _) = decode(case, &file);
+    let messages = records.iter().filter(|record| record["kind"] == "message");
+    let said = messages.filter_map(|record| record["text"].as_str()?.rsplit(" | ").next());
+    let said: Vec<_> = said.map(|text| text.split(' ').take(2).collect::<Vec<_>>()).collect();
+    assert_eq!(
+        said[..6],
+        [
+            ["INITIATE_CONTACT", "version=3.0"].as_slice(),
+            &["VERSION_RESPONSE", "supported"],
+            &["UNLOAD"],
+            &["UNLOAD_RESPONSE"],
+            &["INITIATE_CONTACT", "version=0.13"],
+            &["VERSION_RESPONSE", "supported"],
+        ]
+    );
     Ok(())
 }
 
@@ -40,7 +58,7 @@ fn a_boot_loader_starts_linux(case: &Case) -> Outcome {
     let initrd = case.guest().initrd(script);
     let commands = "kernel vmlinuz console=ttyS0 panic=-1 quiet\ninitrd initrd\nboot";
     let files = vec![("vmlinuz", case.kernel.vmlinuz()), ("initrd", initrd)];
-    let report = chain(case, &mut tap, commands, files).end();
+    let report = chain(case, &mut tap, commands, files, &[]).end();
     assert_eq!((report.status, script_status(&report)), (0, Some(0)));
     assert_eq!(report.fact("version"), case.kernel.newest_vmbus());
     assert_eq!(report.all("card"), ["02:00:00:00:00:07"; 2]);
@@ -48,12 +66,13 @@ fn a_boot_loader_starts_linux(case: &Case) -> Outcome {
 }
 
 /// iPXE with an address of `tap`'s, where it has loaded a script with these commands, and can load these
-/// files.
+/// files; `words` are for busway.
 fn chain(
     case: &Case,
     tap: &mut Tap,
     commands: &str,
     mut files: Vec<(&'static str, PathBuf)>,
+    words: &[&str],
 ) -> Running {
     tap.serve_dhcp(&case.path("udhcpd"));
     let [first, next] = ["first", "next"].map(|name| case.path(name));
@@ -64,7 +83,8 @@ fn chain(
     let address = server.local_addr().unwrap();
     thread::spawn(move || serve(&server, &files));
     fs::write(&first, format!("#!ipxe\ndhcp net0\nchain http://{address}/next\n")).unwrap();
-    let mut guest = start(case, tap, &["--initrd", first.to_str().unwrap()]);
+    let words = [&["--initrd", first.to_str().unwrap()], words].concat();
+    let mut guest = start(case, tap, &words);
     assert_eq!(guest.wait_for("address="), tap.guest());
     assert_eq!(guest.wait_for("card="), "02:00:00:00:00:07");
     guest
