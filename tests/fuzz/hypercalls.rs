@@ -87,6 +87,8 @@ fn check(call: &Call) {
             assert!(vps.iter(64).all(|vp| vp < 64));
         }
         Call::FlushTlb(vps) => assert!(vps.iter(64).count() <= 64),
+        Call::QueryCapabilities { output } => assert!(output.is_multiple_of(8)),
+        Call::Discard(ranges) => assert!((1..512).contains(&ranges.len())),
         Call::SignalEvent { .. } | Call::LongSpinWait => {}
     }
 }
