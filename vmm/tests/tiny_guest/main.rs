@@ -189,7 +189,7 @@ fn calls() -> Vec<([u64; 3], u64)> {
         // A message for nobody.
         ([0x5c, INPUT, 0], 0x12),
         // No such call; reserved bits.
-        ([0x8001, INPUT, 0], 2),
+        ([0x8002, INPUT, 0], 2),
         ([SIGNAL | FAST | 1 << 63, 0x2001, 0], 3),
         // Flushes: by mask, of a list of two, by a sparse set, in XMM registers, which are zero.
         ([2, INPUT + 0x100, 0], 0),
