@@ -59,6 +59,12 @@ const MORE_FOR_A_REBOOT: Duration = Duration::from_secs(60);
 /// What each MiB adds that a test moves each way beyond what it moves by itself.
 const MORE_FOR_A_MIB: Duration = Duration::from_secs(12);
 
+/// What each turn adds of a card that comes and goes.
+const MORE_FOR_A_TURN: Duration = Duration::from_secs(12);
+
+/// What each minute of traffic adds to that.
+const MORE_FOR_A_MINUTE: Duration = Duration::from_secs(90);
+
 /// What each vCPU adds that BUSWAY_CPUS asks for.
 const MORE_FOR_A_VCPU: Duration = Duration::from_secs(30);
 
@@ -68,6 +74,16 @@ const MORE_FOR_A_THOUSAND_SOCKETS: Duration = Duration::from_secs(300);
 /// MiB that go by TCP each way where very many are to pass, if BUSWAY_TCP_MIB says so.
 pub(crate) fn tcp_mib() -> Option<u32> {
     number("BUSWAY_TCP_MIB")
+}
+
+/// How often a network card comes and goes, its channels become more and fewer, if BUSWAY_TURNS says so.
+pub(crate) fn turns() -> Option<u32> {
+    number("BUSWAY_TURNS")
+}
+
+/// How long traffic should last, if BUSWAY_MINUTES says so.
+pub(crate) fn minutes() -> Option<u32> {
+    number("BUSWAY_MINUTES")
 }
 
 /// How often a guest reboots where it does that again and again: as BUSWAY_REBOOTS says, else a few times.
@@ -104,6 +120,8 @@ impl Case {
             + MORE_FOR_A_DISK * number("BUSWAY_DISKS").unwrap_or(0)
             + MORE_FOR_A_MIB * mib
             + MORE_FOR_A_THOUSAND_SOCKETS * number("BUSWAY_SOCKETS").unwrap_or(0).div_ceil(1000)
+            + MORE_FOR_A_TURN * turns().unwrap_or(0)
+            + MORE_FOR_A_MINUTE * minutes().unwrap_or(0)
             + Duration::from_secs(soak)
             + MORE_FOR_A_VCPU * number("BUSWAY_CPUS").unwrap_or(0);
         Self {

@@ -2,19 +2,24 @@
 
 //! A synthetic network card on a TAP, as hv_netvsc sees it. Both ends check each byte that they get.
 
+use std::fs::{self, Permissions};
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::case::{Case, Outcome, Skip, tcp_mib, tests};
+use crate::case::{Case, Outcome, Skip, minutes, tcp_mib, tests, turns};
 use crate::guest::{Guest, script_status};
 use crate::tap::{ECHO, PULL, PUSH, Tap};
 
 tests![
     an_address_is_had_and_traffic_arrives,
     very_many_bytes_pass_each_way,
+    traffic_lasts,
     offloads_are_switched_on_and_off,
     large_frames_and_vlans_pass,
     channels_become_more_and_fewer_under_traffic,
@@ -22,6 +27,7 @@ tests![
     only_frames_that_are_wanted_come_in,
     the_cable_is_pulled_and_put_back,
     a_card_is_taken_under_traffic_and_comes_back,
+    a_tap_of_somebody_elses_is_refused,
 ];
 
 const SCRIPT: &str = include_str!("network.sh");
@@ -83,6 +89,36 @@ fn very_many_bytes_pass_each_way(case: &Case) -> Outcome {
     let mib = tcp_mib().unwrap_or(128);
     let words = format!("up GUEST; push PUSH length={mib}m; pull PULL length={mib}m");
     guest(case, &tap, ",queues=2").cpus(2).run(&script(&tap, &words));
+    Ok(())
+}
+
+/// F49: one stream, a few and many, there and back at once, for as long as BUSWAY_MINUTES says.
+fn traffic_lasts(case: &Case) -> Outcome {
+    let Some(minutes) = minutes() else {
+        return Err(Skip("it takes as long as BUSWAY_MINUTES says".to_owned()));
+    };
+    let tap = Tap::new(true).map_err(Skip)?;
+    let words = "up GUEST
+        end=$(( $(date +%s) + 60 * MINUTES ))
+        rounds=0
+        until [ $(date +%s) -ge $end ]; do
+            for streams in 1 8 64; do
+                for stream in $(seq $streams); do
+                    push PUSH seed=$stream length=$(( 64 / streams ))m || touch /tmp/failed &
+                    pull PULL seed=$stream length=$(( 64 / streams ))m || touch /tmp/failed &
+                done
+                echoes ECHO
+                wait
+                [ ! -e /tmp/failed ]
+            done
+            rounds=$((rounds + 1))
+        done
+        fact rounds $rounds
+        fact complaints $(dmesg | grep -cE 'BUG:|WARNING: CPU|Call Trace|blocked for more|Oops')";
+    let words = words.replace("MINUTES", &minutes.to_string());
+    let guest = guest(case, &tap, ",queues=4").cpus(4).run(&script(&tap, &words));
+    assert!(guest.number("rounds") > 0);
+    assert_eq!(guest.fact("complaints"), "0");
     Ok(())
 }
 
@@ -157,12 +193,11 @@ fn large_frames_and_vlans_pass(case: &Case) -> Outcome {
     Ok(())
 }
 
-/// F51, F52, F53: frames are spread as the guest says, over as many channels as it has.
+/// F51, F52, F53: frames are spread as the guest says, over as many channels as it has. F59: more small ones
+/// than its rings take lose themselves and nothing else. BUSWAY_TURNS says how often, and how many thousands.
 fn channels_become_more_and_fewer_under_traffic(case: &Case) -> Outcome {
     let tap = Tap::new(true).map_err(Skip)?;
-    let guest = guest(case, &tap, ",queues=4").cpus(4).program("ethtool")?.run(&script(
-        &tap,
-        "up GUEST
+    let words = "up GUEST
         ping -c 1 HOST
         fact channels $(ethtool -l $card | sed -n 's/^Combined:[[:space:]]*//p' | tail -n 1)
         flows() {
@@ -178,46 +213,55 @@ fn channels_become_more_and_fewer_under_traffic(case: &Case) -> Outcome {
         fact beyond $(( $(received 3) - before ))
         ethtool -x $card >/dev/null
         ethtool -X $card default
-        for count in 1 4 2 3; do
-            pull PULL length=MANY &
+        before=$(relids)
+        for turn in $(seq TURNS); do
+            count=$(echo 1 4 2 3 | cut -d ' ' -f $(( (turn - 1) % 4 + 1 )))
+            pull PULL length=LENGTH &
             usleep 200000
             ethtool -L $card combined $count
             wait $!
             push PUSH length=FEW
             fact now $(ls /sys/class/net/$card/queues | grep -c rx)
         done
+        ethtool -L $card combined 4
+        fact same $(same \"$before\")
         ethtool -G $card rx 512 tx 64
         pull PULL length=FEW
-        push PUSH length=FEW",
-    ));
+        push PUSH length=FEW
+        for flow in 1 2 3 4; do agent flood HOST:9 count=TURNS000 size=1 & done
+        wait
+        ping -c 3 -A HOST
+        echoes ECHO
+        fact full $(ethtool -S $card | sed -n 's/^ *\\(stop\\|wake\\)_queue: //p')";
+    let (count, length) = turns().map_or((4, "MANY"), |turns| (turns, "FEW"));
+    let words = words.replace("TURNS", &count.to_string()).replace("LENGTH", length);
+    let guest = guest(case, &tap, ",queues=4").cpus(4).program("ethtool")?;
+    let guest = guest.run(&script(&tap, &words));
     assert_eq!(guest.fact("channels"), "4");
     let spread = guest.all("spread");
     assert!(spread.iter().all(|packets| packets.parse::<u64>().unwrap() > 0), "{spread:?}");
     assert_eq!(guest.fact("beyond"), "0");
-    assert_eq!(guest.all("now").len(), 4);
+    assert_eq!(guest.all("now").len(), count as usize);
+    assert_eq!(guest.fact("same"), "yes");
     Ok(())
 }
 
-/// F14, F53, F60: up and down, in and out, and no relid is lost on the way.
+/// F14, F53, F60: up and down, in and out, and no relid is lost on the way. BUSWAY_TURNS says how often.
 fn the_card_comes_and_goes_under_traffic(case: &Case) -> Outcome {
     let tap = Tap::new(true).map_err(Skip)?;
-    let guest = guest(case, &tap, ",queues=2").cpus(2).run(&script(
-        &tap,
-        "# Of every channel. The lowest that is free is the next one's, so one that is lost shows.
-        relids() { ls -d $bus/*/channels/* | sed 's/.*\\///' | sort -n | tr '\\n' ' '; }
-        up GUEST
+    let words = "up GUEST
         # The second channel comes by itself.
         until [ $(ls -d $(bound_to hv_netvsc)/channels/* | wc -l) = 2 ]; do usleep 50000; done
         before=$(relids)
         ping -c 1 HOST
         ping -A HOST >/dev/null 2>&1 &
         agent pull PULL length=100m >/dev/null 2>&1 &
-        for turn in $(seq 50); do
+        for turn in $(seq TURNS); do
             ip link set $card down
             ip link set $card up
         done
         push PUSH length=FEW
-        for turn in $(seq 50); do
+        for turn in $(seq TURNS); do
             # It is in use for a moment after it has come.
             until rmmod hv_netvsc 2>/dev/null; do usleep 50000; done
             modprobe hv_netvsc
@@ -227,31 +271,42 @@ fn the_card_comes_and_goes_under_traffic(case: &Case) -> Outcome {
         push PUSH length=FEW
         pull PULL length=FEW
         killall ping agent || true
-        for turn in $(seq 200); do
-            [ \"$(relids)\" != \"$before\" ] || break
-            usleep 50000
-        done
-        fact same $([ \"$(relids)\" = \"$before\" ] && echo yes || echo \"$before / $(relids)\")",
-    ));
+        fact same $(same \"$before\")";
+    let turns = turns().unwrap_or(50).to_string();
+    let guest = guest(case, &tap, ",queues=2").cpus(2);
+    let guest = guest.run(&script(&tap, &words.replace("TURNS", &turns)));
     assert_eq!(guest.fact("same"), "yes");
     Ok(())
 }
 
-/// F56, F57: the host sends nine frames to somebody else for each that is the guest's. What is the guest's
-/// changes with its address.
+/// F56, F57: the host sends nine frames to somebody else for each that is the guest's, and few to a group.
+/// What is the guest's changes with its address. A packet socket, as tcpdump has one, sees the same as the
+/// card's statistics.
+///
+/// What is sent to a group comes in whoever has joined it: the driver asks for all of them as soon as it has
+/// joined one, which a kernel does by itself (`drivers/net/hyperv/rndis_filter.c`, `rndis_set_multicast`).
 fn only_frames_that_are_wanted_come_in(case: &Case) -> Outcome {
     let tap = Tap::new(false).map_err(Skip)?;
     let others = format!("10.77.{}.99", tap.number());
     tap.know(&others, "02:00:00:00:00:99");
-    let (own, others) = (format!("{}:9", tap.guest()), format!("{others}:9"));
+    let group = format!("239.77.{}.7", tap.number());
+    tap.ip(&["route", "add", &group, "dev", tap.name()]);
+    let (own, others, group) =
+        (format!("{}:9", tap.guest()), format!("{others}:9"), format!("{group}:9"));
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let sender = thread::spawn(move || {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        while !stopped.load(Ordering::Relaxed) {
+        for turn in 0.. {
+            if stopped.load(Ordering::Relaxed) {
+                break;
+            }
             // Nobody listens, and hearing so is no error here.
             (0..9).for_each(|_| drop(socket.send_to(b"others", &others)));
             let _ = socket.send_to(b"own", &own);
+            if turn % 5 == 0 {
+                let _ = socket.send_to(b"group", &group);
+            }
             thread::sleep(Duration::from_millis(10));
         }
     });
@@ -268,17 +323,24 @@ fn only_frames_that_are_wanted_come_in(case: &Case) -> Outcome {
             while [ $(own) -lt $(( own + 30 )) ]; do usleep 50000; done
             echo $(( ($(frames) - frames) * 100 / ($(own) - own) ))
         }
+        modprobe af_packet || true
+        # To whom they are that a packet socket gets while 30 come to the guest itself.
+        seen() { agent watch $(cat /sys/class/net/$card/address) count=30; }
         fact directed $(hundredfold)
+        fact seen $(seen)
         ip link set $card promisc on
         fact all $(hundredfold)
+        fact seen $(seen)
         ip link set $card promisc off
         fact again $(hundredfold)
+        fact seen $(seen)
         ip link set $card down
         ip link set $card address 02:00:00:00:00:42
         ip link set $card up
         ping -c 3 -A HOST
         fact address $(cat /sys/class/net/$card/address)
-        fact elsewhere $(hundredfold)",
+        fact elsewhere $(hundredfold)
+        fact seen $(seen)",
     ));
     stop.store(true, Ordering::Relaxed);
     sender.join().unwrap();
@@ -287,6 +349,12 @@ fn only_frames_that_are_wanted_come_in(case: &Case) -> Outcome {
         assert!(guest.number(name) < 300, "{name}={}", guest.number(name));
     }
     assert!(guest.number("all") > 600, "all={}", guest.number("all"));
+    let group = format!("01:00:5e:4d:{:02x}:07", tap.number());
+    let others = guest.all("seen").into_iter().map(|seen| {
+        assert!(seen.contains(&group), "{seen}");
+        seen.contains("02:00:00:00:00:99")
+    });
+    assert_eq!(Vec::from_iter(others), [false, true, false, false]);
     Ok(())
 }
 
@@ -354,8 +422,7 @@ fn a_card_is_taken_under_traffic_and_comes_back(case: &Case) -> Outcome {
     let guest = guest(case, &tap, "").cpus(2).flag("--control").flag(control.path());
     let mut guest = guest.start(&script(
         &tap,
-        "relids() { ls -d $bus/*/channels/* | sed 's/.*\\///' | sort -n | tr '\\n' ' '; }
-        up GUEST
+        "up GUEST
         push PUSH length=FEW
         before=$(relids)
         fact before $(cat /sys/class/net/$card/address)
@@ -371,7 +438,7 @@ fn a_card_is_taken_under_traffic_and_comes_back(case: &Case) -> Outcome {
         push PUSH length=FEW
         pull PULL length=FEW
         fact after $(cat /sys/class/net/$card/address)
-        fact same $([ \"$(relids)\" = \"$before\" ] && echo yes || echo \"$before / $(relids)\")
+        fact same $(same \"$before\")
         dmesg | grep -E 'BUG:|WARNING: CPU|Call Trace|blocked for more|Oops' && fact complaint yes || true",
     ));
     guest.wait_for("step=remove");
@@ -393,5 +460,29 @@ fn a_card_is_taken_under_traffic_and_comes_back(case: &Case) -> Outcome {
     assert_eq!(report.fact("before"), report.fact("after"));
     assert_eq!(report.fact("same"), "yes");
     assert!(report.all("complaint").is_empty());
+    Ok(())
+}
+
+/// By one who is not root, on a host where everybody may open /dev/net/tun, and on one where root alone may.
+fn a_tap_of_somebody_elses_is_refused(case: &Case) -> Outcome {
+    const NOBODY: u32 = 65534;
+    let tap = Tap::new(false).map_err(Skip)?;
+    tap.give_to_root();
+    let refused = |remedy: &str| {
+        let mut command = Command::new("busway");
+        command.args(["run", "--kernel"]).arg(case.kernel.vmlinuz());
+        command.args(["--net", &format!("tap={}", tap.name())]).uid(NOBODY).gid(NOBODY);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+        assert!(said.contains("--net") && said.contains(remedy), "{said}");
+    };
+    let device = "/dev/net/tun";
+    let before = fs::metadata(device).unwrap().permissions();
+    fs::set_permissions(device, Permissions::from_mode(0o666)).unwrap();
+    refused("create it with `user $USER`, or run as root");
+    fs::set_permissions(device, Permissions::from_mode(0o600)).unwrap();
+    refused("chmod 0666 /dev/net/tun");
+    fs::set_permissions(device, before).unwrap();
     Ok(())
 }

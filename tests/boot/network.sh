@@ -22,3 +22,17 @@ echoes() {
     agent bounce "$1" count=10 size=1000
     agent bounce "$1" count=3 size=60000
 }
+
+# The relids of every channel. The lowest that is free is the next one's, so one that is lost shows.
+relids() {
+    ls -d "$bus"/*/channels/* | sed 's/.*\///' | sort -n | tr '\n' ' '
+}
+
+# Waits until they are these, and says yes, or what they are instead.
+same() {
+    for turn in $(seq 200); do
+        [ "$(relids)" != "$1" ] || { echo yes; return; }
+        usleep 50000
+    done
+    echo "$1 / $(relids)"
+}

@@ -47,6 +47,14 @@ impl Tap {
         Ok(tap)
     }
 
+    /// Keeps it from everybody else who may open /dev/net/tun; without that it is everybody's.
+    pub(crate) fn give_to_root(&self) {
+        let root = std::ptr::null_mut();
+        let done =
+            attach(&self.name, self.several).and_then(|file| ioctl(&file, TUNSETOWNER, root));
+        done.unwrap();
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -108,9 +116,10 @@ impl Drop for Tap {
     }
 }
 
-/// `_IOW('T', 202, int)` and `_IOW('T', 203, int)` (Linux `include/uapi/linux/if_tun.h`).
+/// `_IOW('T', 202, int)` to `_IOW('T', 204, int)` (Linux `include/uapi/linux/if_tun.h`).
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
+const TUNSETOWNER: libc::c_ulong = 0x4004_54cc;
 
 /// IFF_TAP, IFF_NO_PI, IFF_VNET_HDR; IFF_MULTI_QUEUE.
 const FLAGS: u16 = 0x5002;
@@ -134,7 +143,7 @@ fn persist(file: &File, stays: bool) -> io::Result<()> {
 
 #[expect(unsafe_code, reason = "an ioctl")]
 fn ioctl(file: &File, request: libc::c_ulong, argument: *mut u8) -> io::Result<()> {
-    // SAFETY: TUNSETIFF is called with an array of the size of a `struct ifreq`, TUNSETPERSIST takes
+    // SAFETY: TUNSETIFF is called with an array of the size of a `struct ifreq`, the others take
     // a number.
     let done = unsafe { libc::ioctl(file.as_raw_fd(), request, argument) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -16,6 +16,8 @@
 //! agent push ADDRESS:PORT [seed= length=]
 //! agent pull ADDRESS:PORT [seed= length=]
 //! agent bounce ADDRESS:PORT [seed= count= size=]
+//! agent flood ADDRESS:PORT [count= size=]
+//! agent watch MAC   [count=]
 //! ```
 //!
 //! `write` and `check` go through [`Blocks`]; numbers may end in k or m. `direct` bypasses the page cache
@@ -29,10 +31,13 @@
 //! and `turns` times one after another, and compares what comes back.
 //! `picture` says of a framebuffer what [`Fingerprint`] says of its pixels.
 //! `push` sends noise by TCP, `pull` takes and checks it, `bounce` sends datagrams that must come back.
+//! `flood` sends datagrams that nobody waits for.
+//! `watch` says to whom frames were that came in while `count` came to MAC.
 
 mod churn;
 mod clock;
 mod file;
+mod frames;
 mod load;
 mod net;
 mod ptp;
@@ -92,6 +97,8 @@ fn run() -> Result<(), String> {
         "push" => net::push(&path, words),
         "pull" => net::pull(&path, words),
         "bounce" => net::bounce(&path, words),
+        "flood" => net::flood(&path, words),
+        "watch" => frames::watch(&path, words),
         other => Err(format!("no task is called {other:?}")),
     }
 }

@@ -43,6 +43,20 @@ pub(crate) fn pull(address: &str, mut words: Words) -> Result<(), String> {
     right
 }
 
+/// Sends datagrams as fast as it can; nobody need hear them, and those that find no room are lost.
+pub(crate) fn flood(address: &str, mut words: Words) -> Result<(), String> {
+    let count = words.number("count", 1)?;
+    let bytes = vec![0; words.number("size", 1)? as usize];
+    words.end()?;
+    let failed = |error| format!("{address}: {error}");
+    let socket = UdpSocket::bind("0.0.0.0:0").map_err(failed)?;
+    for _ in 0..count {
+        // ENOBUFS, or what came back of an earlier one.
+        let _ = socket.send_to(&bytes, address);
+    }
+    Ok(())
+}
+
 fn what(seed: u64, length: u64) -> Vec<u8> {
     [seed.to_le_bytes(), length.to_le_bytes()].concat()
 }

@@ -29,9 +29,11 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 const LONG_TIMEOUT: Duration = Duration::from_secs(8 * 60 * 60);
 
 /// Environment variables by which tests do more of what takes long (CONTRIBUTING.md).
-const NUMBERS: [&str; 8] = [
+const NUMBERS: [&str; 10] = [
     "BUSWAY_REBOOTS",
     "BUSWAY_TCP_MIB",
+    "BUSWAY_TURNS",
+    "BUSWAY_MINUTES",
     "BUSWAY_CPUS",
     "BUSWAY_DISKS",
     "BUSWAY_NETBOOT",
