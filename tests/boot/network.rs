@@ -2,15 +2,18 @@
 
 //! A synthetic network card on a TAP, as hv_netvsc sees it. Both ends check each byte that they get.
 
+use std::env;
 use std::fs::{self, Permissions};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use busway_harness::Running;
 
 use crate::case::{Case, Outcome, Skip, minutes, tcp_mib, tests, turns};
 use crate::guest::{Guest, script_status};
@@ -28,9 +31,15 @@ tests![
     the_cable_is_pulled_and_put_back,
     a_card_is_taken_under_traffic_and_comes_back,
     a_tap_of_somebody_elses_is_refused,
+    a_user_without_a_tap_has_passt,
 ];
 
 const SCRIPT: &str = include_str!("network.sh");
+
+/// passt leaves its root for an empty one, which cannot be done in an initramfs: it gets one that is mounted.
+const PASST: &str = "#!/bin/sh
+exec unshare -m sh -c 'mount -o rbind / /mnt && cd /mnt && mount --move . / && exec chroot . /work/passt --runas 65534:65534 \"$@\"' passt \"$@\"
+";
 
 /// Bytes of noise each way that are enough to see that a way works.
 const FEW: u64 = 2 << 20;
@@ -484,5 +493,42 @@ fn a_tap_of_somebody_elses_is_refused(case: &Case) -> Outcome {
     fs::set_permissions(device, Permissions::from_mode(0o600)).unwrap();
     refused("chmod 0666 /dev/net/tun");
     fs::set_permissions(device, before).unwrap();
+    Ok(())
+}
+
+/// The guest gets the host's own address by DHCP, and reaches the host at its gateway's. passt ends with
+/// busway.
+fn a_user_without_a_tap_has_passt(case: &Case) -> Outcome {
+    // passt lends the guest the address of an interface that a default route leads to: this one's, or that of
+    // another test's.
+    let tap = Tap::new(false).map_err(Skip)?;
+    let (gateway, metric) = (format!("10.77.{}.9", tap.number()), tap.number().to_string());
+    tap.ip(&["route", "add", "default", "via", &gateway, "dev", tap.name(), "metric", &metric]);
+    let programs = case.path("programs");
+    fs::create_dir(&programs).unwrap();
+    let program = programs.join("passt");
+    fs::write(&program, PASST).unwrap();
+    fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", programs.display(), env::var("PATH").unwrap());
+    let guest = case.guest().flag("--net").flag("passt");
+    let mut command = guest.command(&script(
+        &tap,
+        "modprobe af_packet || true
+        ip link set $card up
+        printf '%s\\n' '#!/bin/sh' '[ $1 = bound ] || exit 0' 'ip addr add $ip/24 dev $interface' \
+            'ip route add default via $router' 'echo $router >/tmp/router' >/tmp/bound
+        chmod +x /tmp/bound
+        udhcpc -i $card -n -q -s /tmp/bound
+        router=$(cat /tmp/router)
+        fact router $router
+        push $router:7001 length=FEW
+        pull $router:7002 length=FEW",
+    ));
+    command.env("PATH", path).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let serial = child.stdout.take().unwrap();
+    let report = Running::attach(child, serial, case.deadline, case.listener()).end();
+    assert_eq!((report.status, script_status(&report)), (0, Some(0)));
+    assert!(report.fact("router").starts_with("10.77."));
     Ok(())
 }

@@ -21,6 +21,9 @@ pub(crate) const KERNEL: &str = "bookworm-cloud";
 const PROGRAMS: [&str; 6] =
     ["ethtool", "sg3-utils", "hyperv-daemons", "hyperv-fcopy", "hyperv-fcopy-uio", "kexec-tools"];
 
+/// Files of guest-images/manifest.toml that tests need on the host.
+const FILES: [&str; 2] = ["ipxe.lkrn", "passt"];
+
 /// Names of the tests that have passed before, for `tests/boot` to leave out.
 const DONE: &str = "done";
 
@@ -92,9 +95,10 @@ fn job(kernels: &[String], words: &[String], scratch: &Path) -> anyhow::Result<J
     // First what can fail for reasons outside of the checkout.
     let mut files = images(kernels, scratch)?;
     files.push(file("data.img", workspace::images().disk()?));
-    let ipxe = Manifest::load()?;
-    let ipxe = ipxe.file("ipxe.lkrn")?;
-    files.push(file(&ipxe.name, workspace::images().file(ipxe)?));
+    let manifest = Manifest::load()?;
+    for name in FILES {
+        files.push(file(name, workspace::images().file(manifest.file(name)?)?));
+    }
     files.push(file("agent", workspace::agent()?));
     files.push(file("boot", workspace::test_program("busway-tests", "boot")?));
     files.push(file(DONE, scratch.join(DONE)));
