@@ -38,7 +38,7 @@ const SCRIPT: &str = include_str!("network.sh");
 
 /// passt leaves its root for an empty one, which cannot be done in an initramfs: it gets one that is mounted.
 const PASST: &str = "#!/bin/sh
-exec unshare -m sh -c 'mount -o rbind / /mnt && cd /mnt && mount --move . / && exec chroot . /work/passt --runas 65534:65534 \"$@\"' passt \"$@\"
+exec unshare -m sh -c 'mount -o rbind / /mnt && cd /mnt && mount --move . / && exec chroot . PROGRAM --runas 65534:65534 \"$@\"' passt \"$@\"
 ";
 
 /// Bytes of noise each way that are enough to see that a way works.
@@ -507,7 +507,8 @@ fn a_user_without_a_tap_has_passt(case: &Case) -> Outcome {
     let programs = case.path("programs");
     fs::create_dir(&programs).unwrap();
     let program = programs.join("passt");
-    fs::write(&program, PASST).unwrap();
+    let passt = env::current_dir().unwrap().join("passt");
+    fs::write(&program, PASST.replace("PROGRAM", passt.to_str().unwrap())).unwrap();
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", programs.display(), env::var("PATH").unwrap());
     let guest = case.guest().flag("--net").flag("passt");
