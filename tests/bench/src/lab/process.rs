@@ -85,19 +85,25 @@ Private_Dirty:       300 kB
 
     #[test]
     fn a_thread_that_sleeps_is_counted() {
-        let before = sleeps(std::process::id());
         let (slept, has_slept) = mpsc::channel();
-        let (end, ended) = mpsc::channel::<()>();
-        let vcpu = thread::Builder::new().name("vcpu0".to_owned()).spawn(move || {
-            (0..20).for_each(|_| thread::sleep(Duration::from_millis(1)));
-            slept.send(()).unwrap();
-            let _ = ended.recv();
-        });
-        has_slept.recv().unwrap();
-        let after = sleeps(std::process::id());
-        drop(end);
-        vcpu.unwrap().join().unwrap();
-        assert!(after.vcpus >= 20, "{after:?}");
-        assert!(after.others > before.others, "{before:?} {after:?}");
+        let sleeper = |name: &str| {
+            let slept = slept.clone();
+            let (end, ended) = mpsc::channel::<()>();
+            let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+                (0..20).for_each(|_| thread::sleep(Duration::from_millis(1)));
+                slept.send(()).unwrap();
+                let _ = ended.recv();
+            });
+            (end, thread.unwrap())
+        };
+        let sleepers = ["vcpu0", "storage"].map(sleeper);
+        sleepers.iter().for_each(|_| has_slept.recv().unwrap());
+        let counted = sleeps(std::process::id());
+        for (end, thread) in sleepers {
+            drop(end);
+            thread.join().unwrap();
+        }
+        assert!(counted.vcpus >= 20 && counted.others >= 20, "{counted:?}");
+        assert!(counted.vcpus < 40, "a vCPU's only: {counted:?}");
     }
 }
