@@ -26,6 +26,8 @@ pub mod layout {
     pub const BOOT_PARAMS: u64 = 0x7000;
     /// The first 64 KiB of a program that starts in real mode.
     pub const REAL_MODE: u64 = 0x1_0000;
+    /// Its segment.
+    pub const REAL_MODE_SEGMENT: u16 = (REAL_MODE >> 4) as u16;
     /// The kernel command line.
     pub const COMMAND_LINE: u64 = 0x2_0000;
     /// Bytes kept for it.

@@ -177,18 +177,15 @@ impl Disk {
 mod tests {
     use super::*;
 
-    fn nameless() -> DiskOptions {
-        DiskOptions::default()
-    }
-
     #[test]
     fn an_identity_depends_on_the_serial_number_or_else_on_the_place() {
-        let called = |serial: &str| DiskOptions { serial: Some(serial.into()), ..nameless() };
+        let called =
+            |serial: &str| DiskOptions { serial: Some(serial.into()), ..DiskOptions::default() };
         let named = Identity::new(&called("alpha"), b"/one");
         assert_eq!(named.serial, "alpha");
         assert_eq!(named, Identity::new(&called("alpha"), b"/two"));
-        let placed = Identity::new(&nameless(), b"/one");
-        assert_ne!(placed.unique, Identity::new(&nameless(), b"/two").unique);
+        let placed = Identity::new(&DiskOptions::default(), b"/one");
+        assert_ne!(placed.unique, Identity::new(&DiskOptions::default(), b"/two").unique);
         assert_ne!(placed.unique, Identity::new(&called("/one"), b"").unique);
         assert_eq!(placed.serial.len(), 16);
     }

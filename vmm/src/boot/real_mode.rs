@@ -11,7 +11,7 @@ use busway_memory::{Bytes, GuestAddress, GuestMemory};
 use super::BootError;
 use super::initrd::Initrd;
 use super::kernel::read_at;
-use crate::firmware::{rom, segment_of_setup};
+use crate::firmware::rom;
 use crate::memory::layout;
 
 /// The kernel finds its setup code behind its first sector.
@@ -59,7 +59,7 @@ pub(super) fn write(
     memory.write_obj([address, len], field(INITRD))?;
     memory.write_obj(HEAP_END - HEAP_END_BIAS, field(HEAP_END_POINTER))?;
     memory.write_obj(layout::COMMAND_LINE as u32, field(COMMAND_LINE_POINTER))?;
-    rom::write(memory, segment_of_setup() + SETUP_PARAGRAPHS)
+    rom::write(memory, layout::REAL_MODE_SEGMENT + SETUP_PARAGRAPHS)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use busway_memory::{Bytes, GuestAddress, GuestMemory};
 use crate::boot::e820;
 use crate::devices::serial::SerialPort;
 use crate::lock;
-use crate::memory::{Layout, layout};
+use crate::memory::Layout;
 
 pub mod rom;
 
@@ -214,7 +214,10 @@ impl Firmware {
             // Line A20 is on for good.
             0x2401 => call.set_ah(0),
             0x2402 => call.set_ax(1),
-            0x2403 => (call.ebx, _) = (2, call.set_ah(0)),
+            0x2403 => {
+                call.set_ah(0);
+                call.ebx = 2;
+            }
             _ => {
                 call.set_ah(UNSUPPORTED);
                 return Answer::Bad;
@@ -258,11 +261,6 @@ impl Firmware {
         call.eax &= 0xffff_ff00;
         Answer::Good
     }
-}
-
-/// The segment that a program which starts in real mode is loaded at.
-pub const fn segment_of_setup() -> u16 {
-    (layout::REAL_MODE >> 4) as u16
 }
 
 #[cfg(test)]

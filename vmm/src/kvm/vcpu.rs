@@ -14,7 +14,7 @@ use busway_hyperv::synic::SynicRegisters;
 use busway_wire::hypercall::Control;
 use kvm_bindings::{
     KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, KVM_SYSTEM_EVENT_RESET, Msrs, kvm_enable_cap,
-    kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment,
+    kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
 };
 use kvm_ioctls::{ReadMsrExit, VcpuExit, VcpuFd, VmFd, WriteMsrExit};
 use vmm_sys_util::errno::Error as Errno;
@@ -26,6 +26,7 @@ use super::stats::{self, Counters};
 use super::{During, Host, KvmError};
 use crate::boot::{Entry, Mode, tables};
 use crate::firmware::{self, rom};
+use crate::memory::layout;
 
 /// A processor of a [`Vm`](super::Vm).
 pub struct Vcpu {
@@ -156,53 +157,37 @@ impl Vcpu {
     /// Source: Linux `Documentation/x86/boot.rst`, "32-bit Boot Protocol" and "64-bit Boot Protocol";
     /// Xen `docs/misc/pvh.pandoc`.
     pub fn enter(&self, entry: &Entry) -> Result<(), KvmError> {
-        if entry.mode == Mode::Real {
-            return self.enter_real_mode(entry);
-        }
         let mut sregs = self.fd.get_sregs().during("read a vCPU's registers")?;
-        (sregs.gdt.base, sregs.gdt.limit) = (tables::GDT, tables::GDT_LIMIT);
-        (sregs.idt.base, sregs.idt.limit) = (0, 0);
-        sregs.cs = flat_segment(tables::CODE_SELECTOR, 0xb, entry.mode == Mode::Long);
-        let data = flat_segment(tables::DATA_SELECTOR, 0x3, false);
-        (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
-        sregs.tr = kvm_segment {
-            limit: 0x67,
-            selector: tables::TASK_SELECTOR,
-            type_: 0xb,
-            present: 1,
-            ..Default::default()
-        };
+        let mut regs = self.fd.get_regs().during("read a vCPU's registers")?;
+        (regs.rip, regs.rflags) = (entry.address, RFLAGS_ALWAYS_1);
         match entry.mode {
             Mode::Long => {
+                enter_flat_segments(&mut sregs, true);
                 sregs.cr3 = tables::PML4;
                 sregs.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_PG;
                 sregs.cr4 = CR4_PAE;
                 sregs.efer = EFER_LME | EFER_LMA;
+                regs.rsi = entry.boot_params;
             }
-            Mode::Protected => sregs.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE,
-            Mode::Pvh | Mode::Real => sregs.cr0 = CR0_PE | CR0_ET,
+            Mode::Protected => {
+                enter_flat_segments(&mut sregs, false);
+                sregs.cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE;
+                regs.rsi = entry.boot_params;
+            }
+            Mode::Pvh => {
+                enter_flat_segments(&mut sregs, false);
+                sregs.cr0 = CR0_PE | CR0_ET;
+                regs.rbx = entry.boot_params;
+            }
+            // In the firmware, with the segments as the program behind it wants them.
+            Mode::Real => {
+                sregs.cs = real_segment(rom::SEGMENT, 0xb);
+                let data = real_segment(layout::REAL_MODE_SEGMENT, 0x3);
+                (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+                regs.rsp = STACK_END;
+            }
         }
         self.fd.set_sregs(&sregs).during("set a vCPU's registers")?;
-
-        let mut regs = self.fd.get_regs().during("read a vCPU's registers")?;
-        regs.rip = entry.address;
-        match entry.mode {
-            Mode::Long | Mode::Protected => regs.rsi = entry.boot_params,
-            Mode::Pvh | Mode::Real => regs.rbx = entry.boot_params,
-        }
-        regs.rflags = RFLAGS_ALWAYS_1;
-        self.fd.set_regs(&regs).during("set a vCPU's registers")
-    }
-
-    /// In the firmware, with the segments as the program behind it wants them.
-    fn enter_real_mode(&self, entry: &Entry) -> Result<(), KvmError> {
-        let mut sregs = self.fd.get_sregs().during("read a vCPU's registers")?;
-        sregs.cs = real_segment(rom::SEGMENT, 0xb);
-        let data = real_segment(firmware::segment_of_setup(), 0x3);
-        (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
-        self.fd.set_sregs(&sregs).during("set a vCPU's registers")?;
-        let mut regs = self.fd.get_regs().during("read a vCPU's registers")?;
-        (regs.rip, regs.rsp, regs.rflags) = (entry.address, STACK_END, RFLAGS_ALWAYS_1);
         self.fd.set_regs(&regs).during("set a vCPU's registers")
     }
 
@@ -320,7 +305,7 @@ impl Vcpu {
     pub fn flush_tlb(&self) -> Result<(), KvmError> {
         const CR4_PGE: u64 = 1 << 7;
         let sregs = self.fd.get_sregs().during("read a vCPU's registers")?;
-        let changed = kvm_bindings::kvm_sregs { cr4: sregs.cr4 ^ CR4_PGE, ..sregs };
+        let changed = kvm_sregs { cr4: sregs.cr4 ^ CR4_PGE, ..sregs };
         self.fd.set_sregs(&changed).during("set a vCPU's registers")?;
         self.fd.set_sregs(&sregs).during("set a vCPU's registers")
     }
@@ -453,6 +438,22 @@ const STACK_END: u64 = 0xfff0;
 const RESET_MSRS: [(u32, u64); 2] = [(IA32_MISC_ENABLE, 1), (MTRR_DEF_TYPE, 1 << 11 | 6)];
 const IA32_MISC_ENABLE: u32 = 0x1a0;
 const MTRR_DEF_TYPE: u32 = 0x2ff;
+
+/// The descriptor tables and segments that the boot protocols ask for.
+fn enter_flat_segments(sregs: &mut kvm_sregs, long: bool) {
+    (sregs.gdt.base, sregs.gdt.limit) = (tables::GDT, tables::GDT_LIMIT);
+    (sregs.idt.base, sregs.idt.limit) = (0, 0);
+    sregs.cs = flat_segment(tables::CODE_SELECTOR, 0xb, long);
+    let data = flat_segment(tables::DATA_SELECTOR, 0x3, false);
+    (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+    sregs.tr = kvm_segment {
+        limit: 0x67,
+        selector: tables::TASK_SELECTOR,
+        type_: 0xb,
+        present: 1,
+        ..Default::default()
+    };
+}
 
 fn flat_segment(selector: u16, kind: u8, long: bool) -> kvm_segment {
     kvm_segment {

@@ -5,17 +5,28 @@
 use std::fs;
 
 use busway_testkit::tiny_guest::{DiskChannel, Program, VECTOR};
+use tempfile::NamedTempFile;
 
 use crate::{boot, run};
 
-pub(crate) fn a_disk_answers_on_its_rings() {
-    let directory = tempfile::tempdir().unwrap();
-    let disk = directory.path().join("disk");
-    fs::write(&disk, [0; 4096]).unwrap();
+fn small_disk() -> NamedTempFile {
+    let disk = NamedTempFile::new().unwrap();
+    fs::write(disk.path(), [0; 4096]).unwrap();
+    disk
+}
 
+/// Hears its SynIC.
+fn listening() -> Program {
     let mut guest = Program::with_synic();
     guest.on_interrupt(VECTOR);
     guest.allow_interrupts();
+    guest
+}
+
+pub(crate) fn a_disk_answers_on_its_rings() {
+    let disk = small_disk();
+
+    let mut guest = listening();
     let mut channel = DiskChannel::open(&mut guest);
     // BEGIN_INITIALIZATION.
     channel.send(&mut guest, &[7, 1]);
@@ -30,7 +41,7 @@ pub(crate) fn a_disk_answers_on_its_rings() {
     channel.receive(&mut guest);
     guest.read_faults();
 
-    let argument = disk.display().to_string();
+    let argument = disk.path().display().to_string();
     let mut found = boot(guest, &["--integration", "none", "--strict=fail", "--disk", &argument]);
     for (index, word) in found.iter_mut().enumerate() {
         if index != 2 {
@@ -47,20 +58,16 @@ pub(crate) fn a_disk_answers_on_its_rings() {
 
 /// All are open, each with a thread and an eventfd of its own; the disk's is the last that is connected.
 pub(crate) fn a_signal_finds_its_channel_among_500() {
-    let directory = tempfile::tempdir().unwrap();
-    let disk = directory.path().join("disk");
-    fs::write(&disk, [0; 4096]).unwrap();
+    let disk = small_disk();
 
-    let mut guest = Program::with_synic();
-    guest.on_interrupt(VECTOR);
-    guest.allow_interrupts();
+    let mut guest = listening();
     let mut channel = DiskChannel::open_after(&mut guest, 499);
     channel.send(&mut guest, &[7, 1]);
     channel.signal_fast(&mut guest, 1);
     channel.receive(&mut guest);
 
     let mut words = vec!["--integration".to_owned(), "none".to_owned(), "--disk".to_owned()];
-    words.push(disk.display().to_string());
+    words.push(disk.path().display().to_string());
     for number in 0..499 {
         words.extend(["--raw".to_owned(), format!("ffffffff-6275-4000-8000-{number:012x}")]);
     }
@@ -76,14 +83,10 @@ pub(crate) fn a_signal_finds_its_channel_among_500() {
 
 /// It gets its answer all the same, and fails at its end only.
 pub(crate) fn a_guest_that_breaks_a_rule_has_failed() {
-    let directory = tempfile::tempdir().unwrap();
-    let disk = directory.path().join("disk");
-    fs::write(&disk, [0; 4096]).unwrap();
-    let argument = disk.display().to_string();
+    let disk = small_disk();
+    let argument = disk.path().display().to_string();
     for (strict, status) in [("--strict", 0), ("--strict=warn", 0), ("--strict=fail", 1)] {
-        let mut guest = Program::with_synic();
-        guest.on_interrupt(VECTOR);
-        guest.allow_interrupts();
+        let mut guest = listening();
         let mut channel = DiskChannel::open(&mut guest);
         // BEGIN_INITIALIZATION with a flag that is none.
         channel.send(&mut guest, &[7, 3]);
