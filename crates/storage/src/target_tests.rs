@@ -276,6 +276,24 @@ fn vital_product_data() {
     assert_eq!(sense(bench.ask(&inquiry(Some(0xc0), 255), 255)), INVALID_FIELD);
 }
 
+/// SPC-4, "NAA designator format": binary, NAA, and so many bytes.
+#[test]
+fn a_world_wide_name_that_was_given_is_the_one_told() {
+    for (given, designator) in [
+        ("5000c50015ea71ac", &[1, 3, 0, 8, 0x50, 0x00, 0xc5, 0x00, 0x15, 0xea, 0x71, 0xac][..]),
+        (
+            "60022480000102030405060708090a0b",
+            &[1, 3, 0, 16, 0x60, 0x02, 0x24, 0x80, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+        ),
+    ] {
+        let wwn = Some(given.parse().unwrap());
+        let mut bench = bench_with(&DiskOptions { wwn, ..options() });
+        let ids = bench.data(&inquiry(Some(0x83), 255), 255);
+        assert_eq!(usize::from(ids[3]) + 4, ids.len());
+        assert_eq!(ids[32..], *designator, "{given}");
+    }
+}
+
 /// The offsets of `sd_read_block_limits`, `sd_read_block_characteristics` and
 /// `sd_read_block_provisioning` (Linux `drivers/scsi/sd.c`).
 #[test]
