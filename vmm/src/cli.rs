@@ -67,8 +67,8 @@ Examples:
 
 Exit status:
   0  the guest switched itself off (or Ctrl-A X did)
-  1  the guest failed: it panicked, triple-faulted, did not end within --timeout, or broke a rule
-     of --strict=fail
+  1  the guest failed: it panicked, triple-faulted, made no progress within --timeout, or broke
+     a rule of --strict=fail
   2  busway could not start the machine, or the host failed
   128+N  signal N ended busway";
 
@@ -205,7 +205,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS")]
     pub grace: Option<String>,
 
-    /// Give up on a guest that still runs after so many seconds
+    /// Give up on a guest that shows no progress for so many seconds: nothing on its serial port, no packet
+    /// of its disks, cards and sockets
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<String>,
 

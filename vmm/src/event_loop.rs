@@ -26,6 +26,8 @@ use crate::lock;
 use crate::signals;
 use crate::smoke::watch::Watch;
 use crate::spec::OnPanic;
+use crate::timeout::{Progress, Timeout};
+use crate::traffic::Traffic;
 use crate::vcpu::Event;
 
 /// Why a life ended.
@@ -39,7 +41,7 @@ pub enum End {
     Panicked,
     /// A vCPU stopped by the guest's fault.
     Crashed,
-    /// The guest ran for too long.
+    /// The guest took too long.
     TimedOut,
     /// Somebody sent this signal.
     Signal(i32),
@@ -67,8 +69,10 @@ pub struct Life<'a> {
     pub drained: &'a EventFd,
     /// Rung by signals.
     pub signals: &'a EventFd,
-    /// Expires when the guest has had its time.
-    pub timeout: Option<&'a TimerFd>,
+    /// How long the guest may take,
+    pub timeout: Option<&'a mut Timeout>,
+    /// where what it does for itself is seen, if that makes a difference.
+    pub traffic: Option<&'a Traffic>,
     /// Who watches the guest, and rings when it may end.
     pub watch: Option<&'a Watch>,
     /// By which the guest is asked to switch itself off,
@@ -148,8 +152,8 @@ impl MutEventSubscriber for Main<'_> {
         if let Some(watch) = self.life.watch {
             add(Events::with_data(watch.bell(), WATCH, EventSet::IN));
         }
-        if let Some(timeout) = self.life.timeout {
-            add(Events::with_data(timeout, TIMEOUT, EventSet::IN));
+        if let Some(timeout) = &self.life.timeout {
+            add(Events::with_data(&**timeout, TIMEOUT, EventSet::IN));
         }
         if let Some(listener) = self.life.console.listener() {
             add(Events::with_data_raw(listener, LISTENER, EventSet::IN));
@@ -175,7 +179,12 @@ impl MutEventSubscriber for Main<'_> {
                     self.signalled(signal, ops);
                 }
             }
-            TIMEOUT => self.end(End::TimedOut),
+            TIMEOUT => {
+                let progress = self.progress();
+                if self.life.timeout.as_mut().is_some_and(|timeout| timeout.tick(progress)) {
+                    self.end(End::TimedOut);
+                }
+            }
             GRACE => {
                 let seconds = self.life.grace.as_secs();
                 warn!("the guest has not switched itself off within --grace {seconds}");
@@ -203,6 +212,17 @@ impl MutEventSubscriber for Main<'_> {
 impl<'a> Main<'a> {
     fn new(life: Life<'a>, end: Rc<Cell<Option<End>>>) -> Self {
         Self { life, end, pending: Vec::new(), input: Waiting::No, grace: None }
+    }
+
+    /// Nothing, of a guest that has so much time in all because somebody watches it.
+    fn progress(&self) -> Progress {
+        if self.life.watch.is_some() {
+            return Progress::default();
+        }
+        Progress {
+            serial: lock(self.life.serial).written(),
+            packets: self.life.traffic.map_or(0, Traffic::work),
+        }
     }
 
     /// The first SIGTERM is passed on to a guest that listens; whatever comes next ends it.

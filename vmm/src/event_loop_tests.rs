@@ -31,7 +31,7 @@ struct Guest {
     bell: EventFd,
     drained: EventFd,
     signals: EventFd,
-    timeout: Option<TimerFd>,
+    timeout: Option<Timeout>,
     watch: Option<Watch>,
     integration: Integration,
     on_panic: OnPanic,
@@ -89,7 +89,8 @@ impl Guest {
             bus: &mut self.bus,
             drained: &self.drained,
             signals: &self.signals,
-            timeout: self.timeout.as_ref(),
+            timeout: self.timeout.as_mut(),
+            traffic: None,
             watch: self.watch.as_ref(),
             integration: &self.integration,
             grace: Duration::from_secs(10),
@@ -135,9 +136,7 @@ fn or_it_waits_for_the_dump_and_remembers() {
 #[test]
 fn time_runs_out() {
     let mut guest = Guest::new(&SerialSpec::Null);
-    let mut timer = TimerFd::new().unwrap();
-    timer.reset(Duration::from_millis(1), None).unwrap();
-    guest.timeout = Some(timer);
+    guest.timeout = Some(Timeout::new(Duration::from_millis(8)).unwrap());
     assert_eq!(guest.live(), End::TimedOut);
 }
 
@@ -195,6 +194,7 @@ fn a_client_of_the_socket_talks_to_the_guest() {
             drained: &guest.drained,
             signals: &guest.signals,
             timeout: None,
+            traffic: None,
             watch: None,
             integration: &guest.integration,
             grace: Duration::ZERO,

@@ -17,7 +17,7 @@
 //!     bus                    VMBus and its workers
 //!     firmware               what a guest that starts in real mode calls
 //!     vcpu, processors       a thread for each processor
-//!   event_loop the main thread: console, signals, timeout, what vCPUs report
+//!   event_loop, timeout   the main thread: console, signals, what vCPUs report; and no sign of life
 //!   integration, input, disks, nets, links, vsock, raw   what stands behind devices, and outlives resets
 //!   control    the control socket and its client
 //!   traffic, top   what goes over channels, and who looks on
@@ -67,6 +67,7 @@ pub mod signals;
 pub mod smoke;
 pub mod spec;
 pub mod strict;
+pub mod timeout;
 pub mod top;
 pub mod traffic;
 pub mod vcpu;

@@ -13,7 +13,6 @@ use busway_raw::RawDevice;
 use log::{debug, error, info, warn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use vmm_sys_util::timerfd::TimerFd;
 
 use crate::board::{Board, BoardError, BootFiles, Loaded};
 use crate::boot::BootError;
@@ -36,6 +35,7 @@ use crate::smoke::judge::NotOffered;
 use crate::smoke::watch::Watch;
 use crate::spec::{FaultsSpecError, OnReset, SpecError, VmSpec};
 use crate::strict::{self, Strict};
+use crate::timeout::Timeout;
 use crate::traffic::Traffic;
 use crate::vcpu::Mailbox;
 use crate::vsock::{Vsock, VsockError};
@@ -135,7 +135,7 @@ pub enum RunError {
 struct Session {
     console: Console,
     signals: EventFd,
-    timeout: Option<TimerFd>,
+    timeout: Option<Timeout>,
     integration: Integration,
     input: Input,
     balloon: Option<Balloon>,
@@ -156,7 +156,7 @@ struct Session {
     /// What goes wrong on its bus.
     faults: Arc<Faults>,
     strict: Option<Arc<Strict>>,
-    /// What goes over the channels, if anybody can ask.
+    /// What goes over the channels, if anybody asks.
     traffic: Option<Arc<Traffic>>,
 }
 
@@ -229,7 +229,12 @@ impl Session {
     ) -> Result<Self, RunError> {
         let failed = |what| move |source| RunError::Host { what, source };
         let signals = signals::catch().map_err(failed("signal handler"))?;
-        let timeout = spec.timeout.map(timer).transpose().map_err(failed("timer"))?;
+        let timeout = spec
+            .timeout
+            .map(Duration::from_secs)
+            .map(Timeout::new)
+            .transpose()
+            .map_err(failed("timer"))?;
         let integration = Integration::new(&spec.integration).map_err(failed("eventfd"))?;
         let input = Input::new(spec.keyboard, spec.mouse).map_err(failed("eventfd"))?;
         let balloon = spec.balloon.then(Balloon::new).transpose().map_err(failed("eventfd"))?;
@@ -270,7 +275,7 @@ impl Session {
             capture,
             line,
             faults,
-            traffic: spec.control.is_some().then_some(traffic),
+            traffic: (spec.control.is_some() || spec.timeout.is_some()).then_some(traffic),
         })
     }
 
@@ -342,7 +347,8 @@ impl Session {
             bus: &mut bus,
             drained: &drained,
             signals: &self.signals,
-            timeout: self.timeout.as_ref(),
+            timeout: self.timeout.as_mut(),
+            traffic: self.traffic.as_deref(),
             watch: self.watch.as_deref(),
             integration: &self.integration,
             grace: Duration::from_secs(spec.grace),
@@ -354,7 +360,10 @@ impl Session {
         bus.stop().map_err(|fault| RunError::Broken(fault.to_string()))?;
         if end == End::TimedOut {
             let seconds = spec.timeout.unwrap_or_default();
-            error!("the guest has not ended within --timeout {seconds}");
+            match self.watch {
+                Some(_) => error!("the guest has not ended within --timeout {seconds}"),
+                None => error!("the guest has made no progress within --timeout {seconds}"),
+            }
             for (vp, vcpu) in vcpus.iter().enumerate() {
                 if let Some(registers) = vcpu.registers {
                     error!("vCPU {vp} was at {registers}");
@@ -402,10 +411,4 @@ impl Session {
         };
         Ok(verdict)
     }
-}
-
-fn timer(seconds: u64) -> io::Result<TimerFd> {
-    let mut timer = TimerFd::new()?;
-    timer.reset(Duration::from_secs(seconds), None)?;
-    Ok(timer)
 }

@@ -2,6 +2,7 @@
 
 //! The serial port: vm-superio's 16550A between an interrupt line and the [console](crate::console).
 
+use std::cell::Cell;
 use std::io;
 
 use log::debug;
@@ -13,7 +14,7 @@ use crate::console::Output;
 
 /// A serial port of the guest.
 pub struct SerialPort {
-    uart: Serial<Line, Drained, Output>,
+    uart: Serial<Line, Happenings, Output>,
 }
 
 /// The interrupt line: an eventfd that KVM turns into an edge.
@@ -27,17 +28,26 @@ impl Trigger for Line {
     }
 }
 
-/// Tells the event loop that the guest has read everything, so that it can have more.
-struct Drained(EventFd);
+/// What becomes of the bytes.
+struct Happenings {
+    /// The guest has read everything, so that it can have more.
+    drained: EventFd,
+    /// Bytes that it has written.
+    written: Cell<u64>,
+}
 
-impl SerialEvents for Drained {
+impl SerialEvents for Happenings {
     fn buffer_read(&self) {}
-    fn out_byte(&self) {}
+
+    fn out_byte(&self) {
+        self.written.set(self.written.get() + 1);
+    }
+
     fn tx_lost_byte(&self) {}
 
     fn in_buffer_empty(&self) {
         // Full only if nobody listens.
-        let _ = self.0.write(1);
+        let _ = self.drained.write(1);
     }
 }
 
@@ -45,7 +55,8 @@ impl SerialPort {
     /// A port that raises `line`, writes to `output` and adds 1 to `drained` whenever the guest
     /// has read its input.
     pub fn new(line: EventFd, drained: EventFd, output: Output) -> Self {
-        Self { uart: Serial::with_events(Line(line), Drained(drained), output) }
+        let happenings = Happenings { drained, written: Cell::default() };
+        Self { uart: Serial::with_events(Line(line), happenings, output) }
     }
 
     /// The guest reads a register.
@@ -58,6 +69,11 @@ impl SerialPort {
         if let Err(error) = self.uart.write((register & 7) as u8, value) {
             debug!("serial port: {error:?}");
         }
+    }
+
+    /// How many bytes the guest has sent.
+    pub fn written(&self) -> u64 {
+        self.uart.events().written.get()
     }
 
     /// Gives the guest as much of `input` as it has room for; returns how many bytes that was.
@@ -93,6 +109,14 @@ mod tests {
         assert_eq!(line.read().unwrap(), 1);
         assert_eq!((port.read(0), port.read(0)), (b'l', b's'));
         assert_eq!(drained.read().unwrap(), 1);
+    }
+
+    #[test]
+    fn what_the_guest_sends_is_counted() {
+        let (mut port, ..) = port();
+        port.write(1, 0); // IER: nothing
+        b"ok\n".iter().for_each(|&byte| port.write(0, byte));
+        assert_eq!(port.written(), 3);
     }
 
     #[test]

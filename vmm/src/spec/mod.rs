@@ -113,7 +113,7 @@ pub struct VmSpec {
     /// Seconds that the guest has to switch itself off after SIGTERM; 0 for none.
     #[serde(default = "default_grace")]
     pub grace: u64,
-    /// Seconds after which a guest that still runs has failed.
+    /// Seconds after which a guest without progress has failed; in a smoke test, one that still runs.
     #[serde(default)]
     pub timeout: Option<u64>,
     /// What follows a guest's panic.
