@@ -40,6 +40,7 @@ mod machine;
 mod network;
 mod raw;
 mod resources;
+mod sleep;
 mod smoke;
 mod sockets;
 mod storage;
@@ -72,6 +73,7 @@ const TESTS: &[&[Test]] = &[
     daemons::TESTS,
     sockets::TESTS,
     input::TESTS,
+    sleep::TESTS,
     smoke::TESTS,
     harness::TESTS,
     balloon::TESTS,

@@ -108,7 +108,7 @@ impl Loaded {
         };
         let memory = GuestMemory::allocate(&map.regions())
             .map_err(|source| BoardError::Memory { size: spec.memory, source })?;
-        let tables = acpi::tables(spec.cpus, &map);
+        let tables = acpi::tables(spec.cpus, &map, spec.hibernation);
         let mut sources = Sources {
             kernel: &mut files.kernel,
             initrd: files.initrd.as_mut(),

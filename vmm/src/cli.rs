@@ -159,6 +159,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "none|vnc=ADDRESS:PORT|png=PATH[,size=WxH]")]
     pub display: Option<String>,
 
+    /// Let the guest hibernate, by ACPI's S4: it saves itself on its swap disk, switches off, and goes on
+    /// in the next run with the same flags. Linux has no balloon then: --balloon moves nothing
+    #[arg(long)]
+    pub hibernation: bool,
+
     /// A keyboard, which `busway ctl SOCKET type` types on
     #[arg(long)]
     pub keyboard: bool,
@@ -333,6 +338,7 @@ impl RunArgs {
             spec.nets.push(parse("net", net)?);
         }
         spec.balloon |= self.balloon;
+        spec.hibernation |= self.hibernation;
         spec.keyboard |= self.keyboard;
         spec.mouse |= self.mouse;
         for raw in &self.raw {

@@ -26,9 +26,12 @@ const STATUS_OK: u8 = 0xf;
 const VMBUS_LINE: u32 = 5;
 
 /// The table for a machine laid out like `map`.
-pub(super) fn build(map: &Layout) -> Sdt {
+pub(super) fn build(map: &Layout, hibernates: bool) -> Sdt {
     let mut dsdt = empty_sdt(*b"DSDT", 2);
-    dsdt.append_slice(&bytes(&sleep_state_5()));
+    dsdt.append_slice(&bytes(&sleep_state("_S5_", ports::SLEEP_TYPE_S5)));
+    if hibernates {
+        dsdt.append_slice(&bytes(&sleep_state("_S4_", ports::SLEEP_TYPE_S4)));
+    }
     let (vmbus, pci) = (Vmbus(map), map.vram.map(PciBus));
     let mut devices: Vec<&dyn Aml> = vec![&vmbus, &SerialPort, &Clock];
     devices.extend(pci.as_ref().map(|pci| pci as &dyn Aml));
@@ -36,9 +39,10 @@ pub(super) fn build(map: &Layout) -> Sdt {
     dsdt
 }
 
-/// "_S5": soft off, by the type that [`ports::SLEEP_CONTROL`] takes.
-fn sleep_state_5() -> Name {
-    Name::new("_S5_".into(), &Package::new(vec![&ports::SLEEP_TYPE_S5, &0_u8, &0_u8, &0_u8]))
+/// A sleep state by the type that [`ports::SLEEP_CONTROL`] takes: "_S5" is soft off, "_S4" the same after the guest
+/// has saved itself.
+fn sleep_state(name: &str, sleep_type: u8) -> Name {
+    Name::new(name.into(), &Package::new(vec![&sleep_type, &0_u8, &0_u8, &0_u8]))
 }
 
 /// The container with its MMIO windows, and VMBus in it.
@@ -177,7 +181,7 @@ mod tests {
     #[test]
     fn vmbus_is_found_by_name_in_a_container_with_windows() {
         let map = Layout::new(1 << 30);
-        let dsdt = build(&map);
+        let dsdt = build(&map, false);
         let table = dsdt.as_slice();
         assert!(contains(table, b"\x08_HID\x0dVMBus\0"));
         assert!(contains(table, b"\x08_HID\x0dACPI0004\0"));
@@ -204,7 +208,7 @@ mod tests {
         }
         // Bus numbers, fixed at both ends: 0 to 0, one of them.
         let numbers = b"\x88\x0d\0\x02\x0c\0\0\0\0\0\0\0\0\0\x01\0";
-        let (with, without) = (build(&map), build(&Layout::new(1 << 30)));
+        let (with, without) = (build(&map, false), build(&Layout::new(1 << 30), false));
         for part in [b"PCI0".as_slice(), &memory, numbers] {
             assert!(contains(with.as_slice(), part), "{part:x?}");
             assert!(!contains(without.as_slice(), part));
@@ -215,6 +219,13 @@ mod tests {
     fn soft_off_is_type_5() {
         // A package of four: byte 5, and three times the constant zero.
         let package = b"\x08_S5_\x12\x07\x04\x0a\x05\0\0\0";
-        assert!(contains(build(&Layout::new(1 << 30)).as_slice(), package));
+        assert!(contains(build(&Layout::new(1 << 30), false).as_slice(), package));
+    }
+
+    #[test]
+    fn hibernation_is_there_if_it_is_wanted() {
+        let package = b"\x08_S4_\x12\x07\x04\x0a\x04\0\0\0";
+        assert!(contains(build(&Layout::new(1 << 30), true).as_slice(), package));
+        assert!(!contains(build(&Layout::new(1 << 30), false).as_slice(), b"_S4_"));
     }
 }

@@ -25,9 +25,9 @@ const REVISION: u32 = 1;
 /// The tables as they stand in guest memory from [`layout::ACPI_TABLES`] on; the RSDP is first.
 ///
 /// They fit the room that the layout keeps for them with any number of `vcpus` up to 64.
-pub fn tables(vcpus: u32, map: &Layout) -> Vec<u8> {
+pub fn tables(vcpus: u32, map: &Layout, hibernates: bool) -> Vec<u8> {
     let mut area = Area::new(Rsdp::len());
-    let dsdt = area.add(dsdt::build(map).as_slice());
+    let dsdt = area.add(dsdt::build(map, hibernates).as_slice());
     let fadt = area.add(&bytes(&fadt(dsdt)));
     let madt = area.add(&bytes(&madt::build(vcpus)));
     let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn every_table_is_found_from_the_rsdp_and_sums_to_zero() {
-        let area = tables(64, &Layout::new(1 << 30));
+        let area = tables(64, &Layout::new(1 << 30), true);
         assert_eq!(&area[..8], b"RSD PTR ");
         assert_eq!((sum(&area[..20]), sum(&area[..36])), (0, 0));
         let xsdt = table(&area, u64_at(&area, 24));
@@ -136,7 +136,7 @@ mod tests {
     /// Offsets of ACPI 6.5 table 5.9.
     #[test]
     fn the_fadt_names_the_ports_that_the_machine_has() {
-        let area = tables(1, &Layout::new(1 << 30));
+        let area = tables(1, &Layout::new(1 << 30), false);
         let xsdt = table(&area, u64_at(&area, 24));
         let fadt = table(&area, u64_at(xsdt, 36));
         let flags = u32_at(fadt, 112);

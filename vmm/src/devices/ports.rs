@@ -27,8 +27,13 @@ pub const SLEEP_CONTROL: u16 = 0x600;
 pub const SLEEP_STATUS: u16 = 0x601;
 /// The type, bits 4:2 of the register, that means off.
 pub const SLEEP_TYPE_S5: u8 = 5;
+/// The type that means off, with the guest's state on its own disk.
+pub const SLEEP_TYPE_S4: u8 = 4;
 /// Bit 5 of the register.
 const SLEEP_ENABLE: u8 = 1 << 5;
+
+/// What a guest writes there to be switched off.
+const OFF: [u8; 2] = [SLEEP_ENABLE | SLEEP_TYPE_S5 << 2, SLEEP_ENABLE | SLEEP_TYPE_S4 << 2];
 
 /// The reset register of PC chipsets, which is also ACPI's here.
 pub const RESET: u16 = 0xcf9;
@@ -118,9 +123,7 @@ impl Ports {
         match port {
             SERIAL..=0x3ff => lock(&self.serial).write(port - SERIAL, value),
             CMOS..=0x71 => lock(&self.cmos).write(port, value),
-            SLEEP_CONTROL if value == SLEEP_ENABLE | SLEEP_TYPE_S5 << 2 => {
-                return Some(Request::PowerOff);
-            }
+            SLEEP_CONTROL if OFF.contains(&value) => return Some(Request::PowerOff),
             RESET if value & RESET_CPU != 0 => return Some(Request::Reset),
             FIRMWARE => return Some(Request::Firmware),
             KEYBOARD_COMMAND if value == KEYBOARD_RESET => return Some(Request::Reset),

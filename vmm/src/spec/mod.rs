@@ -89,6 +89,9 @@ pub struct VmSpec {
     /// Its screen.
     #[serde(default)]
     pub display: DisplaySpec,
+    /// It can hibernate: ACPI has S4.
+    #[serde(default)]
+    pub hibernation: bool,
     /// It has a keyboard.
     #[serde(default)]
     pub keyboard: bool,
@@ -282,6 +285,7 @@ impl VmSpec {
             control: None,
             balloon: false,
             display: DisplaySpec::None,
+            hibernation: false,
             keyboard: false,
             mouse: false,
             raw: Vec::new(),
