@@ -10,7 +10,7 @@ use crate::image::Image;
 tests![disks_grow_come_and_go_under_the_guest, discs_are_taken_and_put_in];
 
 /// F39, F40: the guest sees by itself how long a disk has become, finds one that is added, and lets go of
-/// one that is taken while it reads. Nothing is said by the kernel beyond what becomes of the disks.
+/// one that is taken while it reads, as fast as the disk's limit lets it. Nothing is said by the kernel beyond what becomes of the disks.
 fn disks_grow_come_and_go_under_the_guest(case: &Case) -> Outcome {
     let (first, second, control) = (case.disk(8), case.empty_disk(12), case.control());
     let guest = case.guest().cpus(2).disk(&first).flag("--control").flag(control.path());
@@ -40,10 +40,12 @@ fn disks_grow_come_and_go_under_the_guest(case: &Case) -> Outcome {
     assert_eq!(grown["done"]["disks"][0]["bytes"], 16 << 20, "{grown}");
     guest.wait_for("step=add");
     let path = second.path().to_str().unwrap();
-    let added = control.ask(&["disk", "add", &format!("{path},serial=PLUGGED")]);
+    let added = control.ask(&["disk", "add", &format!("{path},serial=PLUGGED,bps=2M")]);
     assert_eq!(added["done"]["disks"][0]["unit"], 1, "{added}");
     assert!(control.refused(&["disk", "add", path]).contains("in use"));
     guest.wait_for("step=remove");
+    let listed = control.ask(&["disk", "list"]);
+    assert!(listed["done"]["disks"][1]["delayed"].as_u64() > Some(0), "{listed}");
     control.ask(&["disk", "remove", "PLUGGED"]);
     let listed = control.ask(&["disk", "list"]);
     assert_eq!(listed["done"]["disks"].as_array().unwrap().len(), 1, "{listed}");

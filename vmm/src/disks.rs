@@ -277,6 +277,7 @@ fn image(spec: &DiskSpec) -> Result<Disk, OpenError> {
             Some(overlay) => Some(Layer::Overlay(overlay.clone())),
             None => spec.temporary.then_some(Layer::Temporary),
         },
+        rate: spec.rate(),
         on_read_error: spec.rerror.into(),
         on_write_error: spec.werror.into(),
         ..plain

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ram::Ram;
+use crate::rate::Rate;
 use crate::workers::Workers;
 use crate::wwn::Wwn;
 use crate::{DiskOptions, IoError, OnError, Operation};
@@ -28,6 +29,7 @@ pub(crate) struct Inner {
     pub(crate) discards: bool,
     pub(crate) identity: Identity,
     pub(crate) options: DiskOptions,
+    pub(crate) rate: Option<Rate>,
 }
 
 /// What holds a disk's bytes.
@@ -101,6 +103,15 @@ impl Disk {
 
     pub(crate) fn image(&self) -> &Image {
         &self.inner.image
+    }
+
+    pub(crate) fn rate(&self) -> Option<&Rate> {
+        self.inner.rate.as_ref()
+    }
+
+    /// Requests that have waited because of the disk's [limit](crate::RateLimit).
+    pub fn delayed(&self) -> u64 {
+        self.rate().map_or(0, Rate::delayed)
     }
 
     /// What the disk is called in messages: its path.

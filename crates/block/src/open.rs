@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::disk::{Disk, Identity, Image, Inner};
 use crate::format::{self, Format, Probed};
+use crate::rate::{Rate, RateLimit};
 use crate::vhd::Vhd;
 use crate::workers::Workers;
 use crate::wwn::Wwn;
@@ -42,6 +43,8 @@ pub struct DiskOptions {
     pub format: Option<Format>,
     /// Where writes go, if not into the image itself.
     pub layer: Option<Layer>,
+    /// How much may be asked of it in a second.
+    pub rate: RateLimit,
     /// What becomes of reads that fail.
     pub on_read_error: OnError,
     /// What becomes of everything else that fails, but a flush: see [`Disk::waits_for`].
@@ -84,6 +87,7 @@ impl Default for DiskOptions {
             physical_block,
             format,
             layer,
+            rate: RateLimit::default(),
             on_read_error,
             on_write_error,
         }
@@ -266,6 +270,7 @@ impl Disk {
         check_options(&name, capacity, &options)?;
         Ok(Self::new(Inner {
             capacity: capacity.into(),
+            rate: Rate::new(options.rate),
             grows: false,
             discards: !options.read_only,
             identity: Identity::new(&options, source),
@@ -301,6 +306,7 @@ impl Disk {
         check_options(name, capacity, options)?;
         Ok(Self::new(Inner {
             name: name.to_owned(),
+            rate: Rate::new(options.rate),
             capacity: capacity.into(),
             grows: capacity == len,
             discards: !options.read_only && discards(&file, len),

@@ -12,6 +12,7 @@ use busway_memory::GuestSlices;
 
 use crate::disk::Image;
 use crate::kernel::{self, Buffers, Uring};
+use crate::parked::{Parked, Parking};
 use crate::progress::{FILL_LEN, Progress};
 use crate::workers::{Job, Mailbox};
 use crate::{Completion, Disk, IoError, Operation, Request};
@@ -50,6 +51,8 @@ pub struct Queue {
     mailbox: Option<Arc<Mailbox>>,
     /// Requests that they have.
     posted: usize,
+    /// Requests that are kept back; without it, disks have no limits.
+    parking: Option<Parking>,
 }
 
 /// A request under way.
@@ -93,6 +96,8 @@ impl Queue {
         let has_threads = disks.iter().any(|disk| matches!(disk.image(), Image::Formatted(_)));
         let mut queue = Self::with_engine(depth, disks, engine);
         queue.mailbox = has_threads.then(mailbox).flatten();
+        let is_limited = queue.disks.iter().flatten().any(|disk| disk.rate().is_some());
+        queue.parking = is_limited.then(|| parking(depth)).flatten();
         queue
     }
 
@@ -109,6 +114,7 @@ impl Queue {
         let mut queue = Self::with_engine(depth, Vec::new(), engine);
         queue.disks = vec![None; places];
         queue.mailbox = mailbox();
+        queue.parking = parking(depth);
         queue
     }
 
@@ -150,14 +156,16 @@ impl Queue {
             finished: VecDeque::with_capacity(depth),
             mailbox: None,
             posted: 0,
+            parking: None,
         }
     }
 
-    /// Readable, one or the other, while [`reap`](Self::reap) has something; none if requests never
+    /// Readable, one or another, while [`reap`](Self::reap) has something; none if requests never
     /// end later than in [`submit`](Self::submit).
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let engine = self.engine.as_ref().map(Uring::fd);
-        engine.into_iter().chain(self.mailbox.as_ref().map(|mailbox| mailbox.fd()))
+        let mailbox = self.mailbox.as_ref().map(|mailbox| mailbox.fd());
+        engine.into_iter().chain(mailbox).chain(self.parking.as_ref().map(Parking::fd))
     }
 
     /// Whether one more request can be submitted.
@@ -178,6 +186,18 @@ impl Queue {
         let Some(slot) = self.free.pop() else {
             return Err(request);
         };
+        let parked = Parked { slot, disk, request };
+        let place = self.disks.get(disk).and_then(Option::as_ref);
+        let goes = match &mut self.parking {
+            Some(parking) => parking.enter(parked, place),
+            None => Some(parked),
+        };
+        goes.into_iter().for_each(|parked| self.start(parked));
+        Ok(())
+    }
+
+    /// Begins a request whose slot is taken.
+    fn start(&mut self, Parked { slot, disk, request }: Parked) {
         match self.begin(disk, &request) {
             Err(error) => self.finish(slot, request.token, Err(error), request.data),
             Ok(Start::Done) => self.finish(slot, request.token, Ok(()), request.data),
@@ -187,7 +207,15 @@ impl Queue {
                 self.advance(slot, Buffers { data: request.data, fill });
             }
         }
-        Ok(())
+    }
+
+    /// Begins what was kept back for long enough.
+    fn release(&mut self) {
+        while let Some(parked) =
+            self.parking.as_mut().and_then(|parking| parking.leave(&self.disks))
+        {
+            self.start(parked);
+        }
     }
 
     fn disk(&self, place: usize) -> Option<&Disk> {
@@ -285,6 +313,7 @@ impl Queue {
     /// The next request that has ended. When there is none, what goes on is pushed: a worker can
     /// sleep then until [`fd`](Self::fd) is readable.
     pub fn reap(&mut self) -> Result<Option<Completion>, QueueError> {
+        self.release();
         loop {
             if let Some(Finished { slot, completion }) = self.finished.pop_front() {
                 self.free.push(slot);
@@ -322,6 +351,10 @@ impl Queue {
     /// Asks the kernel to give up what it has not begun. Each request still ends by itself, with
     /// [`IoError::Cancelled`] or as it would have.
     pub fn cancel_all(&mut self) -> Result<(), QueueError> {
+        let parked = self.parking.as_mut().map(Parking::clear).unwrap_or_default();
+        for Parked { slot, request, .. } in parked {
+            self.finish(slot, request.token, Err(IoError::Cancelled), request.data);
+        }
         if let Some(uring) = &mut self.engine {
             uring.cancel();
         }
@@ -389,6 +422,17 @@ fn mailbox() -> Option<Arc<Mailbox>> {
         Ok(mailbox) => Some(Arc::new(mailbox)),
         Err(error) => {
             log::warn!("no eventfd ({error}): images are read and written synchronously");
+            None
+        }
+    }
+}
+
+/// Where requests wait, if the system has a timer for that.
+fn parking(depth: usize) -> Option<Parking> {
+    match Parking::new(depth) {
+        Ok(parking) => Some(parking),
+        Err(error) => {
+            log::warn!("no timer ({error}): disks have no limits");
             None
         }
     }

@@ -8,6 +8,7 @@ use busway_memory::GuestSlices;
 
 use crate::disk::{Disk, Identity, Image, Inner};
 use crate::open::{DiskOptions, OpenError, check_options};
+use crate::rate::Rate;
 use crate::{IoError, Operation};
 
 /// Bytes, shared by all queues.
@@ -23,6 +24,7 @@ impl Disk {
         check_options(&name, capacity, options)?;
         let len = usize::try_from(capacity).unwrap_or(usize::MAX);
         Ok(Self::new(Inner {
+            rate: Rate::new(options.rate),
             image: Image::Ram(Ram { bytes: RwLock::new(vec![0; len]) }),
             capacity: capacity.into(),
             grows: true,

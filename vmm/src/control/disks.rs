@@ -61,6 +61,7 @@ fn list(disks: &Disks, only: Option<Place>) -> Reply {
         drive: unit.is_drive,
         serial: unit.serial,
         waiting: unit.waiting,
+        delayed: unit.medium.as_ref().map_or(0, Disk::delayed),
         bytes: unit.medium.as_ref().map_or(0, Disk::capacity),
         file: unit.medium.as_ref().map(|medium| medium.name().to_owned()),
     };

@@ -569,6 +569,9 @@ pub struct DiskState {
     /// Requests that the host could not do, and that wait for `disk resume`.
     #[serde(default)]
     pub waiting: u32,
+    /// Requests that have waited because of `iops=` and `bps=` until now.
+    #[serde(default)]
+    pub delayed: u64,
 }
 
 /// How the machine and its guest are.
@@ -718,11 +721,15 @@ impl fmt::Display for FaultRule {
 
 impl fmt::Display for DiskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { controller, unit, drive, serial, bytes, file, waiting } = self;
+        let Self { controller, unit, drive, serial, bytes, file, waiting, delayed } = self;
         let place = Place { controller: *controller, lun: *unit }.to_string();
         let kind = if *drive { "drive" } else { "disk" };
         let file = file.as_deref().unwrap_or("no disc");
         write!(f, "{place:>5} {kind:<5} {serial:<16} {bytes:>14} B  {file}")?;
+        match delayed {
+            0 => {}
+            _ => write!(f, ", its limits have delayed {delayed} requests")?,
+        }
         match waiting {
             0 => writeln!(f),
             _ => writeln!(f, ", {waiting} requests wait for 'disk resume'"),

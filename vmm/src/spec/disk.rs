@@ -4,14 +4,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use busway_block::{Format, OnError, UnknownFormat, UnknownWwn, Wwn};
+use busway_block::{Format, OnError, RateLimit, UnknownFormat, UnknownWwn, Wwn};
 use serde::{Deserialize, Serialize};
 
-use super::ValueError;
+use super::{Size, ValueError};
 
 /// A disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,12 @@ pub struct DiskSpec {
     /// Its number there; without one, the first that no disk has.
     #[serde(default)]
     pub lun: Option<u8>,
+    /// Most requests a second.
+    #[serde(default)]
+    pub iops: Option<NonZeroU64>,
+    /// Most bytes a second, read and written.
+    #[serde(default)]
+    pub bps: Option<Size>,
     /// What becomes of reads that the host cannot do.
     #[serde(default)]
     pub rerror: OnErrorSpec,
@@ -166,6 +173,12 @@ pub enum DiskSpecError {
         /// The unit.
         lun: u8,
     },
+    /// Nothing would ever be read.
+    #[error("--disk {path}: bps=0 lets nothing through: give 1K or more", path = path.display())]
+    NoBytes {
+        /// The file.
+        path: PathBuf,
+    },
     /// No such place.
     #[error(
         "--disk {path}: there is no unit {lun} of controller {controller}: \
@@ -184,7 +197,7 @@ pub enum DiskSpecError {
 
 /// What a disk's words may be.
 const WORDS: &str = "FILE[,readonly][,serial=S][,wwn=HEX][,format=F][,overlay=FILE|,temporary]\
-    [,block-size=512|4096][,controller=0..3][,lun=0..254]\
+    [,block-size=512|4096][,controller=0..3][,lun=0..254][,iops=N][,bps=SIZE]\
     [,werror=report|enospc|stop][,rerror=report|enospc|stop]";
 
 impl FromStr for DiskSpec {
@@ -206,6 +219,8 @@ impl FromStr for DiskSpec {
             block_size: None,
             controller: 0,
             lun: None,
+            iops: None,
+            bps: None,
             rerror: OnErrorSpec::Report,
             werror: OnErrorSpec::Report,
         };
@@ -224,6 +239,15 @@ impl FromStr for DiskSpec {
                 Some(("block-size", "4096")) => disk.block_size = Some(4096),
                 Some(("controller", number)) => disk.controller = place(number, MAX_CONTROLLERS)?,
                 Some(("lun", number)) => disk.lun = Some(place(number, MAX_UNITS)?),
+                Some(("iops", number)) => {
+                    disk.iops = Some(number.parse().map_err(|_| {
+                        ValueError(format!("iops={number}: give requests a second, from 1 on"))
+                    })?);
+                }
+                Some(("bps", size)) => {
+                    let error = || ValueError(format!("bps={size}: give bytes a second, like 10M"));
+                    disk.bps = Some(size.parse().map_err(|_| error())?);
+                }
                 Some(("werror", policy)) => disk.werror = on_error(policy)?,
                 Some(("rerror", policy)) => disk.rerror = on_error(policy)?,
                 Some(("format", format)) => {
@@ -243,6 +267,14 @@ impl FromStr for DiskSpec {
 }
 
 impl DiskSpec {
+    /// How much may be asked of it in a second.
+    pub fn rate(&self) -> RateLimit {
+        RateLimit {
+            requests: self.iops,
+            bytes: self.bps.and_then(|Size(bytes)| NonZeroU64::new(bytes)),
+        }
+    }
+
     /// Makes sure that it does not contradict itself.
     pub fn check(&self) -> Result<(), DiskSpecError> {
         check(std::slice::from_ref(self))
@@ -255,6 +287,9 @@ pub(super) fn check(disks: &[DiskSpec]) -> Result<(), DiskSpecError> {
     check_places(disks)?;
     let mut seen: HashMap<(u64, u64), bool> = HashMap::new();
     for disk in disks {
+        if disk.bps == Some(Size(0)) {
+            return Err(DiskSpecError::NoBytes { path: disk.file.clone() });
+        }
         let places = [disk.readonly, disk.overlay.is_some(), disk.temporary];
         if places.iter().filter(|is_it| **is_it).count() > 1 {
             return Err(DiskSpecError::Layers { path: disk.file.clone() });
@@ -313,6 +348,10 @@ mod tests {
         assert_eq!("a,block-size=4096".parse::<DiskSpec>().unwrap().block_size, Some(4096));
         let disk: DiskSpec = "a,werror=stop,rerror=enospc".parse().unwrap();
         assert_eq!((disk.werror, disk.rerror), (OnErrorSpec::Stop, OnErrorSpec::Enospc));
+        let disk: DiskSpec = "a,iops=500,bps=10M".parse().unwrap();
+        let rate = disk.rate();
+        assert_eq!((rate.requests, rate.bytes), (NonZeroU64::new(500), NonZeroU64::new(10 << 20)));
+        assert_eq!("a".parse::<DiskSpec>().unwrap().rate(), RateLimit::default());
         assert!("a.img,temporary".parse::<DiskSpec>().unwrap().temporary);
         assert!(!"a.img".parse::<DiskSpec>().unwrap().readonly);
         for wrong in [
@@ -329,6 +368,9 @@ mod tests {
             "a,controller=4",
             "a,controller=-1",
             "a,lun=255",
+            "a,iops=0",
+            "a,iops=-5",
+            "a,bps=fast",
             "a,lun=",
             "a,wwn=5000",
         ] {
@@ -353,6 +395,13 @@ mod tests {
         let beyond = DiskSpec { controller: 4, ..disk("a") };
         let no_place = DiskSpecError::NoPlace { path: "a".into(), controller: 4, lun: 0 };
         assert_eq!(check(&[beyond]), Err(no_place));
+    }
+
+    #[test]
+    fn a_limit_lets_something_through() {
+        let nothing: DiskSpec = "a,bps=0K".parse().unwrap();
+        assert_eq!(check(&[nothing]), Err(DiskSpecError::NoBytes { path: "a".into() }));
+        assert!(serde_json::from_str::<DiskSpec>(r#"{"file":"a","iops":0}"#).is_err());
     }
 
     #[test]
