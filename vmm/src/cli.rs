@@ -113,7 +113,7 @@ pub struct RunArgs {
     #[arg(
         long,
         value_name = "FILE[,readonly][,serial=S][,wwn=HEX][,format=F][,overlay=FILE|,temporary]\
-            [,block-size=N][,controller=N][,lun=N]"
+            [,block-size=N][,controller=N][,lun=N][,iops=N][,bps=SIZE]"
     )]
     pub disk: Vec<String>,
 
