@@ -65,6 +65,9 @@ fn all_of_a_boot_is_recorded_and_understood(case: &Case) -> Outcome {
         ("keyboard", "PROTOCOL_RESPONSE accepted"),
         ("mouse", "INITIAL_DEVICE_INFO 045e:0621"),
     ] {
+        if device == "mouse" && !case.kernel.has_hid() {
+            continue;
+        }
         assert!(has("packet", device, text).is_some(), "{device}: {text}");
     }
     assert!(has("event", "", "interrupt").is_some());

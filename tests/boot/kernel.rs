@@ -68,6 +68,11 @@ impl Kernel {
         path
     }
 
+    /// Whether it has a driver for the mouse. CONFIG_HID is not set in Debian's cloud kernels of 5.10 and 7.2.
+    pub(crate) fn has_hid(&self) -> bool {
+        matches!(self.version, (6, _))
+    }
+
     /// The newest version of VMBus that it speaks, of those that busway does.
     ///
     /// Source: `drivers/hv/connection.c` of each.

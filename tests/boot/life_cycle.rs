@@ -163,6 +163,7 @@ fn devices_are_unbound_in_use_and_leave_nothing_behind(case: &Case) -> Outcome {
         devices=$(ls $bus)
         for turn in 1 2; do
             for device in $devices; do
+                [ -e $bus/$device/driver ] || continue
                 driver=$(basename $(readlink $bus/$device/driver))
                 dd if=$(disk 0) of=/dev/null bs=64k iflag=direct 2>/dev/null &
                 reader=$!
