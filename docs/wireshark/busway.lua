@@ -337,6 +337,8 @@ names.balloon = {
   [0x7] = "BALLOON_RESPONSE",
   [0x8] = "UNBALLOON_REQUEST",
   [0x9] = "UNBALLOON_RESPONSE",
+  [0xa] = "HOT_ADD_REQUEST",
+  [0xb] = "HOT_ADD_RESPONSE",
 }
 names.video = {
   [0x1] = "VERSION_REQUEST",

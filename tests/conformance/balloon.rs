@@ -9,6 +9,9 @@ use busway_testkit::{GuestChannel, Pair, PairConfig};
 use busway_vmbus::Device;
 use busway_wire::Version;
 
+/// Memory of the pair's, as if the guest had started without it.
+const ROOM: std::ops::Range<u64> = 0x1000..0x1700;
+
 struct Guest {
     balloon: Balloon,
     pair: Pair,
@@ -29,7 +32,11 @@ fn message(kind: u16, id: u32, body: &[u8]) -> Vec<u8> {
 
 impl Guest {
     fn new() -> Self {
-        let balloon = Balloon::new().unwrap();
+        Self::of(Balloon::new(ROOM).unwrap())
+    }
+
+    /// That of a machine with this balloon, which starts.
+    fn of(balloon: Balloon) -> Self {
         let mut pair = Pair::new(PairConfig::default());
         let device = balloon.device();
         let class = device.offer().interface_type;
@@ -41,9 +48,18 @@ impl Guest {
 
     /// One that has agreed on version 2.0.
     fn ready() -> Self {
-        let mut guest = Self::new();
+        Self::able(0)
+    }
+
+    /// One that has said what it can do.
+    fn able(capabilities: u64) -> Self {
+        Self::new().can(capabilities)
+    }
+
+    fn can(self, capabilities: u64) -> Self {
+        let mut guest = self;
         assert!(guest.asks_for(0x2_0000));
-        guest.say(3, 8, &[0; 24]);
+        guest.say(3, 8, &[capabilities.to_le_bytes(), [0; 8], [0; 8]].concat());
         let answer = guest.hear();
         assert_eq!((answer[0], u32_at(&answer, 4), answer[8]), (4, 8, 1));
         assert!(guest.balloon.state().ready);
@@ -79,6 +95,18 @@ impl Guest {
         body.extend((ranges.len() as u32 * 2 + u32::from(more)).to_le_bytes());
         body.extend(ranges.iter().flat_map(|(first, n)| (first | n << 40).to_le_bytes()));
         self.say(7, id, &body);
+    }
+
+    /// The pages that it is offered: the first, and how many.
+    fn is_offered(&mut self) -> (u64, u64) {
+        let request = self.hear();
+        assert_eq!((request[0], request[2], request.len()), (10, 16, 16));
+        let range = u64::from_le_bytes(request[8..].try_into().unwrap());
+        (range & 0xff_ffff_ffff, range >> 40)
+    }
+
+    fn takes(&mut self, pages: u32, result: u32) {
+        self.say(11, 77, &[pages.to_le_bytes(), result.to_le_bytes()].concat());
     }
 
     fn byte(&self, page: u64) -> u8 {
@@ -179,4 +207,87 @@ fn pages_that_nobody_wants_are_not_taken() {
     guest.lends(1, &[(8000, 1)], false);
     assert_eq!(guest.byte(8000), 7);
     assert_eq!(guest.balloon.state().held, 0);
+}
+
+/// Bit 1, and blocks of 2² MiB.
+const TAKES_BLOCKS_OF_4_MIB: u64 = 2 | 2 << 2;
+
+/// Room for 7 MiB, of which one block fits: what was lent comes back first, what is too much is lent.
+#[test]
+fn a_guest_gets_memory_that_it_did_not_start_with() {
+    let mut guest = Guest::able(TAKES_BLOCKS_OF_4_MIB);
+    guest.balloon.set_target(10);
+    let (_, id) = guest.is_asked();
+    guest.lends(id, &[(8000, 10)], false);
+    guest.balloon.set_target(-1000);
+    assert_eq!(guest.hear()[0], 8);
+    guest.say(9, 2, &[]);
+    assert_eq!(guest.is_offered(), (0x1000, 1024));
+    guest.takes(1024, 1);
+    assert_eq!(guest.balloon.state().added, 1024);
+    assert_eq!(guest.is_asked().0, 24, "more than it should have");
+    guest.lends(1, &[(8000, 24)], false);
+    guest.balloon.set_target(-5000);
+    assert_eq!(guest.hear()[0], 8);
+    guest.say(9, 2, &[]);
+    assert_eq!(guest.channel.try_receive(&mut guest.pair), None, "no room for another block");
+    assert_eq!((guest.balloon.state().added, guest.balloon.state().held), (1024, 0));
+}
+
+/// A part taken uses the block up; the machine's next life begins with nothing taken.
+#[test]
+fn blocks_follow_one_another_until_there_are_no_more() {
+    let mut guest = Guest::able(2 | 1 << 2);
+    guest.balloon.set_target(-5000);
+    assert_eq!(guest.is_offered(), (0x1000, 512));
+    guest.takes(100, 1);
+    for first in [0x1200, 0x1400] {
+        assert_eq!(guest.is_offered(), (first, 512));
+        guest.takes(512, 1);
+    }
+    assert_eq!(guest.channel.try_receive(&mut guest.pair), None);
+    assert_eq!(guest.balloon.state().added, 1124);
+    let mut next = Guest::of(guest.balloon.clone());
+    assert_eq!(next.balloon.state().added, 0);
+    next = next.can(2 | 1 << 2);
+    // What it reports each second.
+    next.say(5, 9, &[0; 40]);
+    assert_eq!(next.is_offered(), (0x1000, 512), "all of it again");
+}
+
+#[test]
+fn a_guest_that_takes_nothing_is_asked_again_only_if_it_may_change_its_mind() {
+    let mut guest = Guest::able(TAKES_BLOCKS_OF_4_MIB);
+    guest.balloon.set_target(-1);
+    assert_eq!(guest.is_offered(), (0x1000, 1024));
+    guest.takes(0, 0);
+    assert_eq!(guest.channel.try_receive(&mut guest.pair), None);
+    guest.balloon.set_target(-2);
+    assert_eq!(guest.is_offered(), (0x1000, 1024));
+    guest.takes(0, 1);
+    guest.balloon.set_target(-3);
+    guest.pair.work();
+    assert_eq!(guest.channel.try_receive(&mut guest.pair), None, "never again");
+    assert!(guest.balloon.state().ready);
+}
+
+#[test]
+fn a_guest_that_cannot_take_memory_is_offered_none() {
+    let mut guest = Guest::able(1 | 7 << 2);
+    guest.balloon.set_target(-1);
+    guest.pair.work();
+    assert_eq!(guest.channel.try_receive(&mut guest.pair), None);
+}
+
+#[test]
+fn memory_that_was_not_offered_cannot_be_taken() {
+    let mut guest = Guest::able(TAKES_BLOCKS_OF_4_MIB);
+    guest.takes(1, 1);
+    assert_eq!(guest.pair.faults.len(), 1, "nobody has asked");
+    let mut guest = Guest::able(TAKES_BLOCKS_OF_4_MIB);
+    guest.balloon.set_target(-1);
+    guest.is_offered();
+    guest.takes(1025, 1);
+    assert_eq!(guest.pair.faults.len(), 1, "more than was offered");
+    assert_eq!(guest.balloon.state().added, 0);
 }

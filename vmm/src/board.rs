@@ -105,7 +105,8 @@ impl Loaded {
         let map = match spec.display.size() {
             Some(_) => Layout::new(spec.memory.0).with_screen(),
             None => Layout::new(spec.memory.0),
-        };
+        }
+        .with_room(spec.room());
         let memory = GuestMemory::allocate(&map.regions())
             .map_err(|source| BoardError::Memory { size: spec.memory, source })?;
         let tables = acpi::tables(spec.cpus, &map, spec.hibernation);

@@ -148,9 +148,17 @@ pub struct RunArgs {
     pub vsock: Option<PathBuf>,
 
     /// Memory can be taken from the guest and given back (dynamic memory), as `busway ctl SOCKET
-    /// balloon` says
-    #[arg(long)]
-    pub balloon: bool,
+    /// balloon` says; with max=4G, up to so much can be given to a guest that started with less
+    /// (--memory), in blocks of 128 MiB. Linux uses those at once only with memhp_default_state=online
+    /// on its command line
+    #[arg(
+        long,
+        value_name = "max=SIZE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    pub balloon: Option<String>,
 
     /// A screen, and who sees it: whoever connects by VNC, without a password, so give an address
     /// of this machine's own (add --keyboard --mouse for its keys and pointer); or a file, which
@@ -337,7 +345,12 @@ impl RunArgs {
         for net in &self.net {
             spec.nets.push(parse("net", net)?);
         }
-        spec.balloon |= self.balloon;
+        if let Some(balloon) = &self.balloon {
+            spec.balloon = true;
+            if let Some(max) = balloon_max(balloon)? {
+                spec.max_memory = Some(max);
+            }
+        }
         spec.hibernation |= self.hibernation;
         spec.keyboard |= self.keyboard;
         spec.mouse |= self.mouse;
@@ -427,6 +440,18 @@ value_by_from_str!(
     crate::spec::RawSpec,
     crate::spec::Strictness
 );
+
+/// What `--balloon` says, if it says anything: `max=SIZE`.
+fn balloon_max(text: &str) -> Result<Option<crate::spec::Size>, SpecError> {
+    match text.strip_prefix("max=") {
+        Some(max) => parse("balloon", max).map(Some),
+        None if text.is_empty() => Ok(None),
+        None => {
+            let reason = ValueError("give max=4G, or nothing".to_owned());
+            Err(SpecError::Value { flag: "balloon", value: text.to_owned(), reason })
+        }
+    }
+}
 
 fn parse<T: Value>(flag: &'static str, text: &str) -> Result<T, SpecError> {
     T::from_text(text).map_err(|reason| SpecError::Value { flag, value: text.to_owned(), reason })

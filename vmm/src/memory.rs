@@ -7,6 +7,8 @@
 //! 3 GiB        the hole: MMIO window of VMBus devices, with the memory for pictures in it, if there
 //!              is a screen; I/O APIC, local APICs, KVM's own pages
 //! 4 GiB        the rest of RAM
+//! above it     memory that the guest can be given while it runs, if there is any: in none of its
+//!              tables, so no RAM to it until its driver for dynamic memory takes it
 //! above it     the second MMIO window
 //! ```
 
@@ -67,6 +69,8 @@ pub struct Layout {
     pub ram: Vec<Region>,
     /// Memory for pictures, which is no RAM to the guest, if there is a screen.
     pub vram: Option<Region>,
+    /// Memory that the guest can be given while it runs.
+    pub room: Option<Region>,
     /// Where VMBus devices may place registers below 4 GiB.
     pub low_window: RangeInclusive<u32>,
     /// And above.
@@ -89,6 +93,7 @@ impl Layout {
         Self {
             ram,
             vram: None,
+            room: None,
             low_window: LOW_WINDOW,
             high_window: high_window..=high_window + HIGH_WINDOW_LEN - 1,
         }
@@ -102,9 +107,24 @@ impl Layout {
         self
     }
 
+    /// The same, with `bytes` that the guest can be given while it runs, whole pages. They begin at a
+    /// whole GiB, so Linux's blocks of 128 MiB fit, and the upper window moves behind them.
+    #[must_use]
+    pub fn with_room(mut self, bytes: u64) -> Self {
+        if bytes != 0 {
+            let start = *self.high_window.start();
+            let len = usize::try_from(bytes).expect("x86-64 has 64-bit sizes");
+            self.room = Some(Region { start: GuestAddress(start), len });
+            let high_window = (start + bytes).next_multiple_of(GIB);
+            self.high_window = high_window..=high_window + HIGH_WINDOW_LEN - 1;
+        }
+        self
+    }
+
     /// All that is memory of the machine, in ascending order.
     pub fn regions(&self) -> Vec<Region> {
-        let mut regions: Vec<_> = self.ram.iter().chain(&self.vram).copied().collect();
+        let mut regions: Vec<_> =
+            self.ram.iter().chain(&self.vram).chain(&self.room).copied().collect();
         regions.sort_by_key(|region| region.start);
         regions
     }
@@ -123,6 +143,7 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::e820;
 
     #[test]
     fn a_small_guest_has_all_of_its_ram_below_the_hole() {
@@ -151,6 +172,17 @@ mod tests {
         let vram = layout.vram.unwrap();
         let end = vram.start.0 + vram.len as u64 - 1;
         assert!(u64::from(*layout.low_window.end()) > end);
+    }
+
+    #[test]
+    fn memory_for_later_is_behind_ram_and_before_the_window() {
+        let layout = Layout::new(4 * GIB + 4096).with_room(GIB / 2);
+        assert_eq!(layout.room, Some(Region { start: GuestAddress(6 * GIB), len: 1 << 29 }));
+        assert_eq!(*layout.high_window.start(), 7 * GIB);
+        let starts: Vec<_> = layout.regions().iter().map(|region| region.start.0).collect();
+        assert_eq!(starts, [0, 4 * GIB, 6 * GIB]);
+        assert!(e820(&layout).iter().all(|entry| { entry.addr } + { entry.size } <= 6 * GIB));
+        assert_eq!(Layout::new(GIB).with_room(0), Layout::new(GIB));
     }
 
     /// Linux cuts MMIO windows off at the TPM's address (`drivers/hv/vmbus_drv.c`).

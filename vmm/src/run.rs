@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -19,8 +20,8 @@ use crate::boot::BootError;
 use crate::bus::BusLine;
 use crate::capture::{Capture, CaptureError};
 use crate::console::{Console, ConsoleError};
-use crate::control::Handles;
 use crate::control::server::{ControlError, Server};
+use crate::control::{Elastic, Handles};
 use crate::disks::{DiskError, Disks};
 use crate::display::{Display, VncError};
 use crate::event_loop::{self, End, Life, LoopError};
@@ -28,6 +29,7 @@ use crate::faults::Faults;
 use crate::input::Input;
 use crate::integration::Integration;
 use crate::kvm::{Choice, Counters, Host, OpenError};
+use crate::memory::Layout;
 use crate::nets::{NetError, Nets};
 use crate::raw::{self, RawError};
 use crate::signals;
@@ -211,6 +213,12 @@ pub fn run(
     }
 }
 
+/// The pages that the guest can be given while it runs.
+fn room(spec: &VmSpec) -> Range<u64> {
+    let room = Layout::new(spec.memory.0).with_room(spec.room()).room;
+    room.map_or(0..0, |room| room.start.0 >> 12..(room.start.0 + room.len as u64) >> 12)
+}
+
 /// Each disk, channel and connection takes some descriptors, and many systems allow a program 1024
 /// unless it asks.
 fn raise_descriptor_limit() {
@@ -237,7 +245,11 @@ impl Session {
             .map_err(failed("timer"))?;
         let integration = Integration::new(&spec.integration).map_err(failed("eventfd"))?;
         let input = Input::new(spec.keyboard, spec.mouse).map_err(failed("eventfd"))?;
-        let balloon = spec.balloon.then(Balloon::new).transpose().map_err(failed("eventfd"))?;
+        let balloon = spec
+            .balloon
+            .then(|| Balloon::new(room(spec)))
+            .transpose()
+            .map_err(failed("eventfd"))?;
         let display = Display::open(&spec.display, &input)?;
         let capture = spec.capture.as_ref().map(Capture::start).transpose()?.map(Arc::new);
         let traffic = Arc::new(Traffic::new(capture.clone()));
@@ -248,7 +260,11 @@ impl Session {
             nets: nets.clone(),
             disks: disks.clone(),
             display: display.clone(),
-            balloon: balloon.clone().map(|balloon| (balloon, spec.memory.0)),
+            balloon: balloon.clone().map(|balloon| Elastic {
+                balloon,
+                start: spec.memory.0,
+                max: spec.memory.0 + spec.room(),
+            }),
             traffic: Arc::clone(&traffic),
             bus: line.clone(),
             faults: Arc::clone(&faults),

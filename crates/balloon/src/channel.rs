@@ -10,12 +10,13 @@ use busway_memory::GuestMemory;
 use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{ChannelHandler, Fault, Io, Progress, Sent, Step, Wakeup, When};
 use busway_wire::balloon::{
-    Answer, BalloonRequest, Header, MessageType, PageRange, Status, UnballoonRequest, VERSIONS,
+    Answer, BalloonRequest, Capabilities, Header, HotAddRequest, HotAdded, MessageType, PageRange,
+    Status, UnballoonRequest, VERSIONS,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::Shared;
 use crate::pages::Lent;
+use crate::{Shared, State};
 
 /// Ranges in one message back to the guest, whose buffer has a page.
 const MAX_RANGES: usize = 500;
@@ -30,6 +31,14 @@ struct Short {
     have: usize,
 }
 
+/// An answer about memory to take that does not fit what was offered.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest says that it has taken {taken} pages of new memory; {offered} were offered")]
+struct Untrue {
+    taken: u64,
+    offered: u64,
+}
+
 /// A request under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
@@ -37,6 +46,8 @@ enum Asked {
     /// So many pages more may come.
     ForPages(u64),
     ToTakeBack,
+    /// So many pages that it did not start with.
+    ToTakeNew(u64),
 }
 
 /// The host's end of the channel.
@@ -46,8 +57,10 @@ pub(crate) struct BalloonChannel {
     lent: Lent,
     asked: Asked,
     transaction_id: u32,
-    /// The target at which the guest had no more to lend.
-    exhausted_at: Option<u64>,
+    /// The target at which the guest had no more to lend, or took no more.
+    exhausted_at: Option<i64>,
+    /// What new memory must be a multiple of, in pages, for a guest that takes any.
+    alignment: Option<u64>,
     outgoing: VecDeque<Vec<u8>>,
 }
 
@@ -60,6 +73,7 @@ impl BalloonChannel {
             asked: Asked::Nothing,
             transaction_id: 0,
             exhausted_at: None,
+            alignment: None,
             outgoing: VecDeque::new(),
         }
     }
@@ -90,18 +104,53 @@ impl BalloonChannel {
         let mut state = self.shared.lock();
         state.held = self.lent.pages();
         // It was asked for more and had no more.
-        if !more && wanted != 0 && state.held < state.target {
+        if !more && wanted != 0 && state.held < state.wanted() {
             self.exhausted_at = Some(state.target);
         }
         Ok(())
     }
 
+    /// Notes down what the guest has taken of the memory that it was offered.
+    fn grow(&mut self, body: &[u8]) -> Result<(), Fault> {
+        let short = |_| Fault::protocol(Short { have: body.len() });
+        let (answer, _) = HotAdded::read_from_prefix(body).map_err(short)?;
+        let offered = match self.asked {
+            Asked::ToTakeNew(pages) => pages,
+            _ => 0,
+        };
+        let taken = u64::from(answer.pages);
+        if offered == 0 || taken > offered {
+            return Err(Fault::protocol(Untrue { taken, offered }));
+        }
+        self.asked = Asked::Nothing;
+        let mut state = self.shared.lock();
+        if taken != 0 {
+            state.added += taken;
+            self.shared.room().next += offered;
+            return Ok(());
+        }
+        self.exhausted_at = Some(state.target);
+        if answer.result != 0 {
+            self.alignment = None;
+        }
+        Ok(())
+    }
+
+    /// The next block of memory that the guest does not have, if there is one that it could take.
+    fn block(&self) -> Option<PageRange> {
+        let alignment = self.alignment?;
+        let mut room = self.shared.room();
+        let first = room.next.checked_next_multiple_of(alignment)?;
+        if first.checked_add(alignment)? > room.end {
+            return None;
+        }
+        room.next = first;
+        Some(PageRange::new(first, alignment))
+    }
+
     /// Asks for what the target still needs.
     fn ask(&mut self) {
-        let (target, ready) = {
-            let state = self.shared.lock();
-            (state.target, state.ready)
-        };
+        let State { target, ready, added, .. } = *self.shared.lock();
         if !ready || self.asked != Asked::Nothing || !self.outgoing.is_empty() {
             return;
         }
@@ -109,15 +158,16 @@ impl BalloonChannel {
             self.exhausted_at = None;
         }
         let held = self.lent.pages();
-        if held < target && self.exhausted_at.is_none() {
-            let pages = (target - held).min(MAX_REQUEST);
+        let wanted = self.shared.lock().wanted();
+        if held < wanted && self.exhausted_at.is_none() {
+            let pages = (wanted - held).min(MAX_REQUEST);
             let header = self.header(MessageType::BALLOON_REQUEST, size_of::<BalloonRequest>());
             let pages_32 = u32::try_from(pages).unwrap_or(u32::MAX);
             let request = BalloonRequest { header, pages: pages_32, reserved: 0 };
             self.outgoing.push_back(request.as_bytes().to_vec());
             self.asked = Asked::ForPages(pages);
-        } else if held > target {
-            let ranges = self.lent.give_back(held - target, MAX_RANGES);
+        } else if held > wanted {
+            let ranges = self.lent.give_back(held - wanted, MAX_RANGES);
             let range_count = u32::try_from(ranges.len()).unwrap_or(0);
             let len = size_of::<UnballoonRequest>() + size_of_val(ranges.as_slice());
             let header = self.header(MessageType::UNBALLOON_REQUEST, len);
@@ -125,6 +175,15 @@ impl BalloonChannel {
             let message = [request.as_bytes(), ranges.as_bytes()].concat();
             self.outgoing.push_back(message);
             self.asked = Asked::ToTakeBack;
+        } else if target < 0
+            && added < target.unsigned_abs()
+            && self.exhausted_at.is_none()
+            && let Some(range) = self.block()
+        {
+            let header = self.header(MessageType::HOT_ADD_REQUEST, size_of::<HotAddRequest>());
+            let request = HotAddRequest { header, range };
+            self.outgoing.push_back(request.as_bytes().to_vec());
+            self.asked = Asked::ToTakeNew(range.count());
         }
     }
 
@@ -151,6 +210,9 @@ impl ChannelHandler for BalloonChannel {
                 }
             }
             MessageType::CAPABILITIES_REPORT => {
+                let word = u64::read_from_prefix(body).map_or(0, |(word, _)| word);
+                let can = Capabilities(word);
+                self.alignment = can.hot_add().then(|| can.hot_add_alignment());
                 self.answer(MessageType::CAPABILITIES_RESPONSE, header, true);
                 self.shared.lock().ready = true;
                 io.reached(Step::Ready);
@@ -163,6 +225,7 @@ impl ChannelHandler for BalloonChannel {
                 }
             }
             MessageType::BALLOON_RESPONSE => self.borrow(body)?,
+            MessageType::HOT_ADD_RESPONSE => self.grow(body)?,
             MessageType::UNBALLOON_RESPONSE if self.asked == Asked::ToTakeBack => {
                 self.asked = Asked::Nothing;
                 self.shared.lock().held = self.lent.pages();

@@ -2,10 +2,13 @@
 
 //! Dynamic memory: a guest lends its host pages, and gets them back.
 //!
-//! What is wanted is one number, the pages that the host should hold ([`Balloon::set_target`]). From
-//! it follow requests to the guest, one at a time; pages that it lends leave the host at once, and
-//! are zero when they come back. A guest that lends fewer than it was asked for has none to spare:
-//! it is asked again when the target changes.
+//! What is wanted is one number, the pages by which the guest should have less than it started with
+//! ([`Balloon::set_target`]); if it is to have more, it is offered memory that it did not start with,
+//! block by block, as long as there is room. From it follow requests to the guest, one at a time; pages
+//! that it lends leave the host at once, and are zero when they come back. A guest that lends fewer than
+//! it was asked for has none to spare: it is asked again when the target changes. So is one that takes no
+//! new memory. Memory that it has taken is its own until the machine's next life; what is too much of it
+//! is lent.
 //!
 //! Source: Linux `drivers/hv/hv_balloon.c`.
 
@@ -16,6 +19,7 @@ mod channel;
 mod pages;
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,18 +34,38 @@ use channel::BalloonChannel;
 pub struct State {
     /// A driver of the guest lends pages.
     pub ready: bool,
-    /// Pages that the host should hold.
-    pub target: u64,
+    /// By how many pages the guest should have less than it started with; below zero, more.
+    pub target: i64,
     /// Pages that it holds.
     pub held: u64,
+    /// Pages that the guest has taken and did not start with.
+    pub added: u64,
     /// Pages that the guest could spare, as it last said.
     pub available: u64,
     /// Pages that it has promised to its programs, as it last said.
     pub committed: u64,
 }
 
+impl State {
+    /// Pages that the host should hold.
+    fn wanted(&self) -> u64 {
+        let added = i64::try_from(self.added).unwrap_or(i64::MAX);
+        u64::try_from(self.target.saturating_add(added)).unwrap_or(0)
+    }
+}
+
+/// Pages that the guest did not start with and has not been given yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    next: u64,
+    end: u64,
+}
+
 struct Shared {
     state: Mutex<State>,
+    room: Mutex<Room>,
+    /// The first page of the room when the machine starts.
+    room_start: u64,
     /// Rung when the target has changed.
     bell: OwnedFd,
 }
@@ -49,6 +73,11 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Taken after `state`, if both are.
+    fn room(&self) -> MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,14 +88,23 @@ pub struct Balloon {
 }
 
 impl Balloon {
-    /// One that no guest has seen, and that should be empty.
-    pub fn new() -> io::Result<Self> {
+    /// One that no guest has seen, and that should be empty. The pages of `room` are memory that the
+    /// guest can be given, and knows nothing of.
+    pub fn new(room: Range<u64>) -> io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Self { shared: Arc::new(Shared { state: Mutex::default(), bell }) })
+        let shared = Shared {
+            state: Mutex::default(),
+            room_start: room.start,
+            room: Mutex::new(Room { next: room.start, end: room.end }),
+            bell,
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// It, for the bus.
+    /// It, for the bus of a machine that starts: no guest has new memory yet.
     pub fn device(&self) -> impl Device + use<> {
+        self.shared.lock().added = 0;
+        self.shared.room().next = self.shared.room_start;
         self.clone()
     }
 
@@ -75,8 +113,9 @@ impl Balloon {
         *self.shared.lock()
     }
 
-    /// Sets how many pages the host should hold. A guest that comes later is asked for them too.
-    pub fn set_target(&self, pages: u64) {
+    /// Sets by how many pages the guest should have less than it started with; below zero, more. A guest
+    /// that comes later is asked for them too.
+    pub fn set_target(&self, pages: i64) {
         self.shared.lock().target = pages;
         // Fails only when the counter is full, and then it has been rung.
         let _ = rustix::io::write(&self.shared.bell, &1_u64.to_ne_bytes());

@@ -34,6 +34,10 @@ open_enum! {
         UNBALLOON_REQUEST = 8,
         /// The guest has them.
         UNBALLOON_RESPONSE = 9,
+        /// The host has memory that the guest did not start with.
+        HOT_ADD_REQUEST = 10,
+        /// How much of it the guest has taken.
+        HOT_ADD_RESPONSE = 11,
     }
 }
 
@@ -57,6 +61,42 @@ pub struct Answer {
     pub header: Header,
     /// Bit 0: yes.
     pub accepted: u64,
+}
+
+/// [`MessageType::CAPABILITIES_REPORT`]'s first word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities(pub u64);
+
+impl Capabilities {
+    /// The guest takes memory that it did not start with.
+    pub const fn hot_add(self) -> bool {
+        self.0 & 1 << 1 != 0
+    }
+
+    /// The pages that such memory's start and length must be a multiple of: of 2ⁿ MiB, n has four bits.
+    pub const fn hot_add_alignment(self) -> u64 {
+        256 << (self.0 >> 2 & 0xf)
+    }
+}
+
+/// [`MessageType::HOT_ADD_REQUEST`] of a host that leaves the region around the range to the guest.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct HotAddRequest {
+    /// What it is.
+    pub header: Header,
+    /// The memory.
+    pub range: PageRange,
+}
+
+/// [`MessageType::HOT_ADD_RESPONSE`]'s body.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct HotAdded {
+    /// Pages that the guest has taken.
+    pub pages: u32,
+    /// 1 with no pages: it will never take any. 0 with no pages: it may be asked again.
+    pub result: u32,
 }
 
 /// [`MessageType::STATUS_REPORT`]'s body, in pages.
@@ -152,6 +192,12 @@ impl fmt::Display for Text<'_> {
                 write!(f, " available={available} committed={committed} pages")
             }
             MessageType::BALLOON_REQUEST => write!(f, " {word} pages"),
+            MessageType::HOT_ADD_REQUEST => {
+                let range =
+                    PageRange::read_from_prefix(body).map_or(PageRange(0), |(range, _)| range);
+                write!(f, " {} pages from {:#x} on", range.count(), range.first())
+            }
+            MessageType::HOT_ADD_RESPONSE => write!(f, " {word} pages"),
             MessageType::CAPABILITIES_REPORT => write!(f, " {word:#x}"),
             _ => Ok(()),
         }
@@ -162,6 +208,7 @@ const _: () = assert!(size_of::<Header>() == 8);
 const _: () = assert!(size_of::<Answer>() == 16);
 const _: () = assert!(size_of::<BalloonRequest>() == 16);
 const _: () = assert!(size_of::<UnballoonRequest>() == 16);
+const _: () = assert!(size_of::<HotAddRequest>() == 16);
 
 #[cfg(test)]
 mod tests {
@@ -176,6 +223,10 @@ mod tests {
             "CAPABILITIES_RESPONSE #7 accepted"
         );
         assert_eq!(text(&[6, 0, 16, 0, 8, 0, 0, 0, 0, 2, 0, 0]), "BALLOON_REQUEST #8 512 pages");
+        assert_eq!(
+            text(&[10, 0, 16, 0, 9, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0x80, 0]),
+            "HOT_ADD_REQUEST #9 32768 pages from 0x100000 on"
+        );
         assert_eq!(text(&[6, 0]), "2 B, too few for a message");
     }
 

@@ -20,7 +20,7 @@ use super::protocol::{
     Action, Addresses, Event, Heartbeat, Kvp, LinkState, Pair, Pool, Reply, Request, Service,
     Status,
 };
-use super::{Handles, disks, faults, nets, rings};
+use super::{Elastic, Handles, disks, faults, nets, rings};
 use crate::spec::Size;
 
 /// Tells the client of an event.
@@ -167,19 +167,21 @@ impl Conversation {
     fn balloon(&self, memory: Option<Size>) -> Result<Reply, String> {
         const PAGE: u64 = 4096;
         let balloon = self.handles.balloon.as_ref();
-        let (balloon, all) =
+        let Elastic { balloon, start, max } =
             balloon.ok_or("the machine has no balloon: start it with --balloon")?;
         if let Some(Size(memory)) = memory {
-            let taken = all.checked_sub(memory);
-            let taken = taken.ok_or_else(|| format!("the machine has {}", Size(*all)))?;
-            balloon.set_target(taken / PAGE);
+            if memory > *max {
+                return Err(format!("the machine has {}", Size(*max)));
+            }
+            let pages = |bytes: u64| i64::try_from(bytes / PAGE).unwrap_or(i64::MAX);
+            balloon.set_target(pages(*start) - pages(memory));
         }
         let state = balloon.state();
         let bytes = |pages: u64| pages.saturating_mul(PAGE);
         Ok(Reply::Balloon {
             ready: state.ready,
-            target: all - bytes(state.target),
-            memory: all.saturating_sub(bytes(state.held)),
+            target: start.saturating_add_signed(state.target.saturating_mul(-(PAGE as i64))),
+            memory: (start + bytes(state.added)).saturating_sub(bytes(state.held)),
             available: bytes(state.available),
             committed: bytes(state.committed),
         })

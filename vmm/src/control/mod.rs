@@ -42,14 +42,25 @@ pub struct Handles {
     pub disks: Disks,
     /// The screen, if there is one.
     pub display: Option<Display>,
-    /// The balloon, if there is one, and the machine's memory in bytes.
-    pub balloon: Option<(Balloon, u64)>,
+    /// The balloon, if there is one.
+    pub balloon: Option<Elastic>,
     /// What goes over its channels.
     pub traffic: Arc<Traffic>,
     /// What goes wrong on it.
     pub faults: Arc<Faults>,
     /// The bus.
     pub bus: BusLine,
+}
+
+/// A machine whose memory changes.
+#[derive(Clone)]
+pub struct Elastic {
+    /// What changes it.
+    pub balloon: Balloon,
+    /// What it starts with, in bytes.
+    pub start: u64,
+    /// The most that it can have, in bytes.
+    pub max: u64,
 }
 
 /// An error with its reasons, in one line.

@@ -86,6 +86,9 @@ pub struct VmSpec {
     /// Pages can be taken from the guest and given back.
     #[serde(default)]
     pub balloon: bool,
+    /// What the guest can be given by it in all, if that is more than it starts with.
+    #[serde(default)]
+    pub max_memory: Option<Size>,
     /// Its screen.
     #[serde(default)]
     pub display: DisplaySpec,
@@ -171,6 +174,10 @@ pub const MAX_NETS: usize = 16;
 /// The least RAM, in bytes, that a kernel of today can unpack itself in.
 const MIN_MEMORY: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
+/// What Linux takes new memory by, in bytes (`drivers/hv/hv_balloon.c`, `HA_CHUNK`).
+const MEMORY_BLOCK: u64 = 128 << 20;
+/// The most memory that a guest can grow to: more than KVM can map anywhere, and safe to calculate with.
+const MAX_MEMORY: u64 = 1 << 46;
 
 fn default_cmdline() -> String {
     DEFAULT_CMDLINE.to_owned()
@@ -220,6 +227,17 @@ pub enum SpecError {
     /// Too little memory, or not whole MiB.
     #[error("--memory {0}: give whole MiB, 64M or more")]
     Memory(Size),
+    /// Memory to grow to that is less than the machine starts with, or not whole blocks more.
+    #[error(
+        "--balloon=max={max}: give the {memory} of --memory and whole blocks of 128M more, together with \
+         a balloon"
+    )]
+    MaxMemory {
+        /// The most that it is to have.
+        max: Size,
+        /// What it starts with.
+        memory: Size,
+    },
     /// A command line that cannot be passed.
     #[error("--cmdline has a character that no kernel takes (NUL): remove it")]
     Cmdline,
@@ -284,6 +302,7 @@ impl VmSpec {
             integration: IntegrationSpec::default(),
             control: None,
             balloon: false,
+            max_memory: None,
             display: DisplaySpec::None,
             hibernation: false,
             keyboard: false,
@@ -311,6 +330,11 @@ impl VmSpec {
             .map_err(|reason| SpecError::Json { path: path.to_owned(), reason })
     }
 
+    /// Bytes that the guest can be given while it runs, beyond those that it starts with.
+    pub fn room(&self) -> u64 {
+        self.max_memory.map_or(0, |max| max.0.saturating_sub(self.memory.0))
+    }
+
     /// Makes sure that such a machine can be: of all that can be known without starting it.
     pub fn check(&self) -> Result<(), SpecError> {
         check_file("kernel", &self.kernel)?;
@@ -325,6 +349,13 @@ impl VmSpec {
         }
         if self.memory.0 < MIN_MEMORY || !self.memory.0.is_multiple_of(MIB) {
             return Err(SpecError::Memory(self.memory));
+        }
+        if let Some(max) = self.max_memory {
+            let more = max.0.checked_sub(self.memory.0);
+            let fits = more.is_some_and(|more| more.is_multiple_of(MEMORY_BLOCK));
+            if !self.balloon || !fits || max.0 > MAX_MEMORY {
+                return Err(SpecError::MaxMemory { max, memory: self.memory });
+            }
         }
         if self.timeout == Some(0) {
             return Err(SpecError::Timeout);
@@ -385,6 +416,20 @@ mod tests {
         let printed = serde_json::to_string_pretty(&spec).unwrap();
         assert_eq!(serde_json::from_str::<VmSpec>(&printed).unwrap(), spec);
         assert!(printed.contains(r#""memory": "2G""#));
+    }
+
+    #[test]
+    fn a_guest_grows_by_whole_blocks() {
+        let kernel = std::env::current_exe().unwrap();
+        let check = |balloon, max: &str| {
+            let spec = VmSpec { balloon, ..VmSpec::named(kernel.clone()) };
+            VmSpec { max_memory: Some(max.parse().unwrap()), ..spec }.check()
+        };
+        assert!(check(true, "512M").is_ok() && check(true, "640M").is_ok());
+        for (balloon, max) in [(false, "640M"), (true, "384M"), (true, "641M"), (true, "65T")] {
+            let error = check(balloon, max).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("--balloon=max={max}")), "{error}");
+        }
     }
 
     #[test]
