@@ -6,23 +6,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// How often one is tried for.
+const ATTEMPTS: u32 = 10;
+
 /// Detached when it goes.
 pub(crate) struct LoopDevice {
     path: PathBuf,
 }
 
 impl LoopDevice {
-    /// Or why there can be none here.
+    /// Or why there can be none here. Another test may take the device that was free a moment ago.
     pub(crate) fn over(image: &Path) -> Result<Self, String> {
-        let output = Command::new("losetup").arg("-f").output();
-        let output = output.map_err(|error| format!("losetup: {error}"))?;
-        let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-        let attached = Command::new("losetup").arg(&path).arg(image).output();
-        let attached = attached.map_err(|error| format!("losetup: {error}"))?;
-        if !output.status.success() || !attached.status.success() {
-            return Err("no loop device can be had here, which takes root".to_owned());
+        for _ in 0..ATTEMPTS {
+            let output = Command::new("losetup").arg("-f").output();
+            let output = output.map_err(|error| format!("losetup: {error}"))?;
+            let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+            let attached = Command::new("losetup").arg(&path).arg(image).output();
+            let attached = attached.map_err(|error| format!("losetup: {error}"))?;
+            if output.status.success() && attached.status.success() {
+                return Ok(Self { path });
+            }
         }
-        Ok(Self { path })
+        Err("no loop device can be had here, which takes root".to_owned())
     }
 
     pub(crate) fn path(&self) -> &Path {

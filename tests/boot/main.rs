@@ -41,6 +41,7 @@ mod network;
 mod raw;
 mod resources;
 mod sleep;
+mod small_storage;
 mod smoke;
 mod sockets;
 mod storage;

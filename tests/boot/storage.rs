@@ -9,9 +9,10 @@ use busway_guest_images::disk as data_disk;
 use busway_harness::Report;
 
 use crate::case::{Case, Outcome, Skip, number, tests};
-use crate::guest::Guest;
+use crate::guest::{Guest, script_status};
 use crate::image::{Image, sha256};
 use crate::loop_device::LoopDevice;
+use crate::small_storage::SmallStorage;
 
 tests![
     a_disk_is_read_whole,
@@ -21,7 +22,7 @@ tests![
     threads_find_what_they_wrote,
     each_processor_has_a_channel_of_its_own,
     synced_writes_survive_the_end_of_busway,
-    a_sync_reaches_the_hosts_disk,
+    syncs_reach_the_hosts_disk_and_writes_wait_for_its_room,
     a_readonly_disk_refuses_writes,
     only_the_disks_that_exist_are_found,
     disks_on_four_controllers_are_told_apart,
@@ -169,18 +170,63 @@ fn synced_writes_survive_the_end_of_busway(case: &Case) -> Outcome {
 }
 
 /// F35: what syncing means does not end with busway: each goes on to the disk below it, which counts.
-fn a_sync_reaches_the_hosts_disk(case: &Case) -> Outcome {
+///
+/// F44: a host without room has the writes of one disk wait (`werror=stop`) for longer than the guest's
+/// timer, while the other goes on. The guest winds its timer up again, resets and aborts nothing, and what it
+/// wrote is there when there is room. BUSWAY_FREEZE_SECONDS says for how long, with the guest's own timer.
+fn syncs_reach_the_hosts_disk_and_writes_wait_for_its_room(case: &Case) -> Outcome {
     let below = case.empty_disk(16);
     let device = LoopDevice::over(below.path()).map_err(Skip)?;
+    let storage = SmallStorage::of(4).map_err(Skip)?;
+    let full = Image::empty(storage.path().join("disk"), 16 << 20);
     let before = device.flushes();
-    let guest = case.guest().disk_at(device.path()).run(
+    let control = case.control();
+    let guest = case.guest().cpus(2).disk_at(device.path()).disk_with(&full, "werror=stop");
+    let freeze = number("BUSWAY_FREEZE_SECONDS");
+    let timer = freeze.map_or("1".to_owned(), |_| "$(cat $timer)".to_owned());
+    let seconds = freeze.unwrap_or(4);
+    let mut guest = guest.flag("--control").flag(control.path()).start(&format!(
         "disk=$(disk 0)
         for turn in $(seq 10); do
-            agent write $disk seed=$turn block=64k start=${turn}m
-        done",
-    );
-    assert_eq!(guest.status, 0);
+            agent write $disk seed=$turn block=64k start=${{turn}}m
+        done
+        full=$(disk 1)
+        timer=/sys/block/${{full#/dev/}}/device/timeout
+        fact timer $(cat $timer)
+        echo {timer} >$timer
+        dmesg -c >/dev/null
+        (agent write $full direct seed=4 block=64k count=128 || poweroff -f) &
+        writer=$!
+        echo step=writing
+        read line
+        sleep {seconds}
+        agent check $disk direct seed=7 block=64k start=7m
+        kill -0 $writer
+        echo step=waited
+        wait $writer
+        agent check $full direct seed=4 block=64k count=128
+        fact complaints $(dmesg | grep -ciE 'hv_storvsc|I/O error|abort|reset.*(bus|device|host)|offline')"
+    ));
+    guest.wait_for("step=writing");
+    let waiting = || control.ask(&["disk", "list"])["done"]["disks"][1]["waiting"].as_u64();
+    while waiting() == Some(0) {
+        guest.has_time();
+    }
+    control.ask(&["disk", "resume"]);
+    guest.type_in("\r");
+    guest.wait_for("step=waited");
+    while waiting() == Some(0) {
+        guest.has_time();
+    }
+    storage.make_room(32);
+    control.ask(&["disk", "resume"]);
+    let guest = guest.end();
+    assert_eq!((script_status(&guest), guest.status), (Some(0), 0));
+    assert_eq!((guest.fact("timer"), guest.fact("complaints")), ("180", "0"));
+    assert!(guest.busway.contains("the host has no room for the image"), "{}", guest.busway);
     assert!(device.flushes() - before >= 10, "{} flushes", device.flushes() - before);
+    let blocks = Blocks { seed: 4, block: 64 << 10, count: 128, start: 0, stride: 64 << 10 };
+    full.must_hold(&blocks, 128);
     Ok(())
 }
 
