@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! storage/file: the whole device with its worker thread, on a file; a guest that keeps `depth`
-//! requests in flight and sleeps when none is done. Beside it, io_uring on the same file.
+//! storage/file: the whole device with a worker thread for each queue, on a file; a guest that keeps
+//! `depth` requests in flight on each, with a thread for each, which sleeps when none is done. Beside it,
+//! io_uring on the same file, with as many threads.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::thread;
 use std::time::Instant;
 
 use busway::bus::{Port, Worker};
@@ -23,13 +25,19 @@ use crate::storvsc::{Guest, Request};
 const FILE: u64 = 256 << 20;
 const RING_PAGES: usize = 32;
 
+/// Queues, and the depth of each.
+const LOADS: [(u64, usize); 8] =
+    [(1, 1), (1, 4), (1, 16), (1, 32), (1, 128), (4, 1), (4, 8), (4, 32)];
+
 /// What is read or written, and how.
 #[derive(Clone, Copy)]
 struct Load {
     len: u32,
     write: bool,
     random: bool,
+    /// Of each queue.
     depth: usize,
+    queues: u64,
 }
 
 impl Load {
@@ -40,10 +48,28 @@ impl Load {
         if self.random { n.wrapping_mul(2_654_435_761) % pieces } else { n % pieces }
     }
 
-    /// Requests of one measurement: about 100 ms of it.
+    /// Requests of a queue in one measurement: about 100 ms of all queues.
     fn count(&self) -> u64 {
-        if self.len > 4096 { 4_000 } else { 40_000 }
+        (if self.len > 4096 { 4_000 } else { 40_000 }) / self.queues
     }
+}
+
+/// When a queue had its first request, and its last answer.
+type Span = (Instant, Instant);
+
+/// Nanoseconds a request, with all queues at work at once: each prepares itself and waits for the others.
+fn on_all_queues(load: Load, queue: impl Fn(u64, &Barrier) -> Span + Sync) -> f64 {
+    let ready = Barrier::new(load.queues as usize);
+    let spans: Vec<Span> = thread::scope(|scope| {
+        let (queue, ready) = (&queue, &ready);
+        let start = |number| scope.spawn(move || queue(number, ready));
+        let threads: Vec<_> = (0..load.queues).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a queue")).collect()
+    });
+    let first = spans.iter().map(|(started, _)| *started).min();
+    let last = spans.iter().map(|(_, ended)| *ended).max();
+    let elapsed = last.zip(first).map(|(last, first)| last - first).expect("a queue");
+    elapsed.as_secs_f64() * 1e9 / (load.count() * load.queues) as f64
 }
 
 pub fn run(lines: &mut Vec<Line>) {
@@ -74,21 +100,30 @@ fn run_on(file: &NamedTempFile, place: &str, lines: &mut Vec<Line>) {
         [("random 4 KiB", 4096, true), ("sequential 128 KiB", 1 << 17, false)]
     {
         for write in [false, true] {
-            for depth in [1, 4, 16, 32, 128] {
-                let load = Load { len, write, random, depth };
-                let value = median(|| through_the_device(file.path(), load));
-                let limit = median(|| raw(file.path(), load).expect("io_uring"));
+            for (queues, depth) in LOADS {
+                let load = Load { len, write, random, depth, queues };
+                let disk = Disk::open_raw(file.path(), &DiskOptions::default()).expect("a disk");
+                let value = median(|| {
+                    on_all_queues(load, |number, ready| {
+                        through_the_device(disk.clone(), load, number, ready)
+                    })
+                });
+                drop(disk);
+                let limit = median(|| {
+                    on_all_queues(load, |number, ready| {
+                        raw(file.path(), load, number, ready).expect("io_uring")
+                    })
+                });
                 let direction = if write { "write" } else { "read" };
-                let params = format!("{what} {direction} depth={depth} queues=1 {place}");
+                let params = format!("{what} {direction} depth={depth} queues={queues} {place}");
                 lines.push(Line::nanoseconds("storage/file", params, value, Some(limit)));
             }
         }
     }
 }
 
-/// Nanoseconds a request, through rings, worker and device.
-fn through_the_device(path: &Path, load: Load) -> f64 {
-    let disk = Disk::open_raw(path, &DiskOptions::default()).expect("a disk");
+/// One queue, through rings, worker and device.
+fn through_the_device(disk: Disk, load: Load, number: u64, ready: &Barrier) -> Span {
     let mut guest = Guest::new(disk, RING_PAGES, 65_536);
     let depth = load.depth.min(load.count() as usize);
     let mut requests: Vec<_> =
@@ -107,9 +142,10 @@ fn through_the_device(path: &Path, load: Load) -> f64 {
     let (mut sent, mut done) = (0, 0);
     // The handshake's interrupts were never looked at.
     pair.take_event(0, channel.relid());
+    ready.wait();
     let started = Instant::now();
     for (id, request) in requests.iter_mut().enumerate() {
-        request.push(&mut channel, id as u64, load.place(sent));
+        request.push(&mut channel, id as u64, load.place(sent * load.queues + number));
         sent += 1;
     }
     if channel.outgoing.publish() {
@@ -123,7 +159,11 @@ fn through_the_device(path: &Path, load: Load) -> f64 {
             let id = packet.descriptor.transaction_id;
             taken += 1;
             if sent < load.count() {
-                requests[id as usize].push(&mut channel, id, load.place(sent));
+                requests[id as usize].push(
+                    &mut channel,
+                    id,
+                    load.place(sent * load.queues + number),
+                );
                 sent += 1;
             }
         }
@@ -140,26 +180,28 @@ fn through_the_device(path: &Path, load: Load) -> f64 {
             channel.incoming.mask();
         }
     }
-    let elapsed = started.elapsed();
+    let ended = Instant::now();
     worker.command(busway_vmbus::Command::Close);
     port.wait();
-    elapsed.as_secs_f64() * 1e9 / load.count() as f64
+    (started, ended)
 }
 
-/// Nanoseconds a request, by io_uring alone.
+/// One queue, by io_uring alone.
 #[expect(unsafe_code, reason = "an entry leads the kernel to memory")]
-fn raw(path: &Path, load: Load) -> io::Result<f64> {
+fn raw(path: &Path, load: Load, number: u64, ready: &Barrier) -> io::Result<Span> {
     let file = File::options().read(true).write(true).open(path)?;
     let mut ring = IoUring::new(256)?;
     ring.submitter().register_files(&[file.as_fd().as_raw_fd()])?;
     let mut buffers: Vec<Vec<u8>> =
         (0..load.depth).map(|_| vec![0x5a; load.len as usize]).collect();
     let (mut sent, mut done) = (0, 0);
+    ready.wait();
     let started = Instant::now();
     let mut free: Vec<usize> = (0..load.depth).collect();
     while done < load.count() {
         while let Some(slot) = free.pop().filter(|_| sent < load.count()) {
-            let (at, len) = (load.place(sent) * u64::from(load.len), load.len);
+            let place = load.place(sent * load.queues + number);
+            let (at, len) = (place * u64::from(load.len), load.len);
             let base = buffers[slot].as_mut_ptr();
             let entry = if load.write {
                 opcode::Write::new(Fixed(0), base, len).offset(at).build()
@@ -178,5 +220,5 @@ fn raw(path: &Path, load: Load) -> io::Result<f64> {
             done += 1;
         }
     }
-    Ok(started.elapsed().as_secs_f64() * 1e9 / load.count() as f64)
+    Ok((started, Instant::now()))
 }
