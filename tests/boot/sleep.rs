@@ -6,6 +6,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use busway_guest_agent::Blocks;
+
 use crate::case::{Case, Outcome, tests};
 
 tests![a_key_wakes_a_guest_that_idles, a_guest_that_saved_itself_on_a_disk_goes_on];
@@ -19,10 +21,12 @@ const FRAMES: &str = "frames() {
         done
     }\n";
 
+/// F47: on an IDE disk, which is written while all stops, and on which the writes go on then.
+///
 /// A key that comes too early keeps the guest awake, which tries again then: keys come ever more seldom.
 fn a_key_wakes_a_guest_that_idles(case: &Case) -> Outcome {
-    let (control, disk) = (case.control(), case.disk(4));
-    let guest = case.guest().cpus(2).disk(&disk).flag("--net").flag("loopback");
+    let (control, disk) = (case.control(), case.disk(16));
+    let guest = case.guest().cpus(2).disk_with(&disk, "bus=ide").flag("--net").flag("loopback");
     let guest = guest
         .word("no_console_suspend")
         .word("ignore_loglevel")
@@ -30,9 +34,21 @@ fn a_key_wakes_a_guest_that_idles(case: &Case) -> Outcome {
         .flag("--control")
         .flag(control.path());
     let script = "disk=$(disk 0)
+        fact class $(cat $(bound_to hv_storvsc)/class_id)
+        touch /tmp/writes
+        (while [ -e /tmp/writes ]; do
+            agent write $disk direct seed=7 block=64k count=16 start=8m && echo 1 >>/tmp/turns
+        done) &
+        writer=$!
+        until [ -s /tmp/turns ]; do usleep 20000; done
         echo ready=yes
         until echo freeze >/sys/power/state; do usleep 100000; done
         fact slept $(cat /sys/power/suspend_stats/success)
+        turns=$(wc -l </tmp/turns)
+        until [ $(wc -l </tmp/turns) -gt $((turns + 1)) ]; do usleep 20000; done
+        rm /tmp/writes
+        wait $writer
+        agent check $disk direct seed=7 block=64k count=16 start=8m
         fact sum $(sum $disk)
         frames
         dmesg -r | grep -v PCI: | sed -n 's/^<[0-3]>/complaint=/p'";
@@ -55,6 +71,9 @@ fn a_key_wakes_a_guest_that_idles(case: &Case) -> Outcome {
     assert_eq!(slept, "1");
     let report = guest.end();
     assert_eq!((report.status, report.fact("sum")), (0, &*disk.sha256()));
+    assert_eq!(report.fact("class"), "{32412632-86cb-44a2-9b5c-50d1417354f5}");
+    let blocks = Blocks { seed: 7, block: 64 << 10, count: 16, start: 8 << 20, stride: 64 << 10 };
+    disk.must_hold(&blocks, 16);
     assert!(report.all("complaint").is_empty(), "{:?}", report.all("complaint"));
     Ok(())
 }

@@ -15,12 +15,19 @@ use log::error;
 
 use crate::bus::{News, Port, VmBus};
 use crate::lock;
-use crate::spec::{DiskSpec, DiskSpecError, FormatSpec, MAX_CONTROLLERS, MAX_UNITS, WwnSpec};
+use crate::spec::{
+    BusSpec, DiskSpec, DiskSpecError, FormatSpec, MAX_CONTROLLERS, MAX_UNITS, WwnSpec,
+};
 
 /// The first controller. Guests know a controller again by its instance.
 const FIRST: u128 = 0x7363_7369_0000_4000_8000_6275_7377_6179;
 /// What distinguishes one from the next: their order is that of their numbers.
 const STEP: u128 = 1 << 80;
+
+/// The first IDE disk; what Linux takes the target from, behind the first field, is 0.
+const FIRST_IDE: u128 = 0x6964_6500_0000_4000_8000_6275_7377_6179;
+/// What distinguishes one from the next.
+const STEP_IDE: u128 = 1 << 96;
 
 /// A disk of the description cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +55,9 @@ pub enum UnitError {
     /// The controller does not do it.
     #[error(transparent)]
     Plug(#[from] PlugError),
+    /// It would come or go where nothing does.
+    #[error("IDE disks neither come nor go while the machine runs: use a disk without bus=ide")]
+    Ide,
     /// There is none of that name.
     #[error("the machine has no {kind} '{name}': give {units}")]
     Unknown {
@@ -63,7 +73,7 @@ pub enum UnitError {
 /// Where a unit is. Its text is what a user calls it: `3`, or `1:3` on another controller than the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The controller, from 0.
+    /// The controller, from 0. Each IDE disk is one of its own, behind the SCSI controllers, as its unit 0.
     pub controller: u8,
     /// The unit's number there.
     pub lun: u8,
@@ -102,7 +112,7 @@ impl Disks {
     ) -> Result<Self, DiskError> {
         let channels = u16::try_from(cpus).unwrap_or(u16::MAX);
         let open = |number| {
-            let of_this = |spec: &&DiskSpec| spec.controller == number;
+            let of_this = |spec: &&DiskSpec| spec.is_on(number);
             let specs: Vec<_> = specs.iter().filter(of_this).collect();
             let dvds = if number == 0 { dvds } else { &[] };
             let instance = Guid::from_text_order(FIRST + STEP * u128::from(number));
@@ -110,7 +120,14 @@ impl Disks {
             let device = device.with_channels(channels).with_newest_version(newest);
             Ok(Controller { device, without: Arc::default() })
         };
-        let controllers = (0..MAX_CONTROLLERS).map(open).collect::<Result<_, DiskError>>()?;
+        let open_ide = |(number, spec): (u8, &DiskSpec)| {
+            let instance = Guid::from_text_order(FIRST_IDE + STEP_IDE * u128::from(number));
+            let device = StorageController::ide(instance, Luns::new([(0, image(spec)?)])?);
+            Ok(Controller { device: device.with_newest_version(newest), without: Arc::default() })
+        };
+        let ide = (0..).zip(specs.iter().filter(|spec| spec.bus == BusSpec::Ide)).map(open_ide);
+        let controllers = (0..MAX_CONTROLLERS).map(open).chain(ide);
+        let controllers = controllers.collect::<Result<_, DiskError>>()?;
         Ok(Self { controllers })
     }
 
@@ -165,6 +182,9 @@ impl Disks {
     /// Adds a disk to the machine that runs, and says as which unit.
     pub fn add(&self, spec: &DiskSpec) -> Result<Place, UnitError> {
         spec.check()?;
+        if spec.bus == BusSpec::Ide {
+            return Err(UnitError::Ide);
+        }
         let controller = self.controller(spec.controller)?;
         let (units, disk) = (controller.device.units(), image(spec)?);
         let lun = match spec.lun {
@@ -179,6 +199,9 @@ impl Disks {
 
     /// Takes a unit away.
     pub fn remove(&self, place: Place) -> Result<(), UnitError> {
+        if place.controller >= MAX_CONTROLLERS {
+            return Err(UnitError::Ide);
+        }
         Ok(self.units(place)?.remove(place.lun)?)
     }
 
@@ -371,6 +394,25 @@ mod tests {
         let disks = open(&[], &[]);
         assert_eq!(instance(&disks, 0), "73637369-0000-4000-8000-627573776179");
         assert_eq!(instance(&disks, 3), "73637369-0003-4000-8000-627573776179");
+    }
+
+    #[test]
+    fn ide_disks_are_devices_of_their_own_and_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = |name: &str, bus| DiskSpec { bus, ..empty(&directory.path().join(name)) };
+        let specs = [disk("a", BusSpec::Ide), disk("b", BusSpec::Scsi), disk("c", BusSpec::Ide)];
+        let disks = open(&specs, &[]);
+        let places: Vec<_> = disks.list().into_iter().map(|(place, _)| place).collect();
+        assert_eq!(places, [at(0, 0), at(4, 0), at(5, 0)]);
+        let offers = [4, 5].map(|number: usize| disks.controllers[number].device.offer());
+        for offer in &offers {
+            assert_eq!(offer.interface_type.to_string(), "32412632-86cb-44a2-9b5c-50d1417354f5");
+            assert_eq!(offer.instance.0[4..6], [0; 2], "the target");
+        }
+        assert_ne!(offers[0].instance, offers[1].instance);
+        assert!(matches!(disks.remove(at(4, 0)), Err(UnitError::Ide)));
+        assert!(matches!(disks.add(&disk("d", BusSpec::Ide)), Err(UnitError::Ide)));
+        disks.remove(at(0, 0)).unwrap();
     }
 
     #[test]

@@ -27,6 +27,7 @@ const MAX_CHANNELS: u16 = 64;
 /// A synthetic SCSI controller and its units. Clones share the units: one goes into each life of a machine.
 #[derive(Clone, Debug)]
 pub struct StorageController {
+    class: Guid,
     instance: Guid,
     depth: usize,
     channels: u16,
@@ -38,12 +39,20 @@ impl StorageController {
     /// A controller with the units `luns`. Guests know it again by `instance`.
     pub fn new(instance: Guid, luns: Luns) -> Self {
         Self {
+            class: class::SCSI,
             instance,
             depth: QUEUE_DEPTH,
             channels: 1,
             newest_version: Version::V6_2,
             shared: Arc::new(Shared::new(luns)),
         }
+    }
+
+    /// The same as a channel of first-generation machines for one IDE disk, which is the unit 0 of `luns`.
+    /// It has no subchannels. Bytes 4 and 5 of `instance` are the target at which
+    /// Linux looks for the disk (`drivers/scsi/storvsc_drv.c`, `storvsc_probe`), and has to be 0.
+    pub fn ide(instance: Guid, luns: Luns) -> Self {
+        Self { class: class::IDE, ..Self::new(instance, luns) }
     }
 
     /// Its units, for who changes them while the guest runs.
@@ -77,7 +86,7 @@ impl StorageController {
 impl Device for StorageController {
     fn offer(&self) -> Offer {
         let flags = OfferFlags::ENUMERATE_DEVICE_INTERFACE;
-        Offer { flags, ..Offer::new(class::SCSI, self.instance) }
+        Offer { flags, ..Offer::new(self.class, self.instance) }
     }
 
     fn open(&mut self, opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {

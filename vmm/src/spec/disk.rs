@@ -41,6 +41,9 @@ pub struct DiskSpec {
     /// Bytes of a logical block: 512 or 4096.
     #[serde(default)]
     pub block_size: Option<u32>,
+    /// How it is attached.
+    #[serde(default)]
+    pub bus: BusSpec,
     /// The controller that it is on, from 0.
     #[serde(default)]
     pub controller: u8,
@@ -65,6 +68,20 @@ pub struct DiskSpec {
 pub const MAX_CONTROLLERS: u8 = 4;
 /// Units of a controller: guests look for no more (`drivers/scsi/storvsc_drv.c`).
 pub const MAX_UNITS: u8 = 255;
+
+/// IDE disks of a machine: as many as two controllers with two disks each, the most that Hyper-V has.
+pub const MAX_IDE_DISKS: usize = 4;
+
+/// How a disk is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BusSpec {
+    /// As a unit of a SCSI controller.
+    #[default]
+    Scsi,
+    /// As an IDE disk, which has a device on VMBus for itself.
+    Ide,
+}
 
 /// What becomes of requests that the host cannot do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,6 +196,18 @@ pub enum DiskSpecError {
         /// The file.
         path: PathBuf,
     },
+    /// An IDE disk at a place.
+    #[error("--disk {path}: an IDE disk is on no controller: remove controller= and lun=", path = path.display())]
+    IdePlace {
+        /// The file.
+        path: PathBuf,
+    },
+    /// One more than there may be.
+    #[error("--disk {path}: a machine has at most {MAX_IDE_DISKS} IDE disks: remove bus=ide", path = path.display())]
+    TooManyIde {
+        /// The file.
+        path: PathBuf,
+    },
     /// No such place.
     #[error(
         "--disk {path}: there is no unit {lun} of controller {controller}: \
@@ -197,7 +226,7 @@ pub enum DiskSpecError {
 
 /// What a disk's words may be.
 const WORDS: &str = "FILE[,readonly][,serial=S][,wwn=HEX][,format=F][,overlay=FILE|,temporary]\
-    [,block-size=512|4096][,controller=0..3][,lun=0..254][,iops=N][,bps=SIZE]\
+    [,block-size=512|4096][,bus=scsi|ide][,controller=0..3][,lun=0..254][,iops=N][,bps=SIZE]\
     [,werror=report|enospc|stop][,rerror=report|enospc|stop]";
 
 impl FromStr for DiskSpec {
@@ -217,6 +246,7 @@ impl FromStr for DiskSpec {
             overlay: None,
             temporary: false,
             block_size: None,
+            bus: BusSpec::Scsi,
             controller: 0,
             lun: None,
             iops: None,
@@ -237,6 +267,8 @@ impl FromStr for DiskSpec {
                 Some(("overlay", file)) if !file.is_empty() => disk.overlay = Some(file.into()),
                 Some(("block-size", "512")) => disk.block_size = Some(512),
                 Some(("block-size", "4096")) => disk.block_size = Some(4096),
+                Some(("bus", "scsi")) => disk.bus = BusSpec::Scsi,
+                Some(("bus", "ide")) => disk.bus = BusSpec::Ide,
                 Some(("controller", number)) => disk.controller = place(number, MAX_CONTROLLERS)?,
                 Some(("lun", number)) => disk.lun = Some(place(number, MAX_UNITS)?),
                 Some(("iops", number)) => {
@@ -267,6 +299,11 @@ impl FromStr for DiskSpec {
 }
 
 impl DiskSpec {
+    /// Whether it is a unit of this SCSI controller.
+    pub fn is_on(&self, controller: u8) -> bool {
+        self.bus == BusSpec::Scsi && self.controller == controller
+    }
+
     /// How much may be asked of it in a second.
     pub fn rate(&self) -> RateLimit {
         RateLimit {
@@ -314,6 +351,13 @@ pub(super) fn check(disks: &[DiskSpec]) -> Result<(), DiskSpecError> {
 /// Makes sure that each has a place of its own.
 fn check_places(disks: &[DiskSpec]) -> Result<(), DiskSpecError> {
     let mut taken = HashSet::new();
+    let ide = || disks.iter().filter(|disk| disk.bus == BusSpec::Ide);
+    if let Some(disk) = ide().find(|disk| disk.controller != 0 || disk.lun.is_some()) {
+        return Err(DiskSpecError::IdePlace { path: disk.file.clone() });
+    }
+    if let Some(disk) = ide().nth(MAX_IDE_DISKS) {
+        return Err(DiskSpecError::TooManyIde { path: disk.file.clone() });
+    }
     for DiskSpec { file, controller, lun, .. } in disks {
         let (path, controller, lun) = (file.clone(), *controller, lun.unwrap_or(0));
         if controller >= MAX_CONTROLLERS || !(0..MAX_UNITS).contains(&lun) {
@@ -402,6 +446,22 @@ mod tests {
         let nothing: DiskSpec = "a,bps=0K".parse().unwrap();
         assert_eq!(check(&[nothing]), Err(DiskSpecError::NoBytes { path: "a".into() }));
         assert!(serde_json::from_str::<DiskSpec>(r#"{"file":"a","iops":0}"#).is_err());
+    }
+
+    #[test]
+    fn four_disks_are_ide_disks_and_have_no_other_place() {
+        let disk = |text: &str| text.parse::<DiskSpec>().unwrap();
+        let ide = disk("a,bus=ide");
+        assert!(!ide.is_on(0) && disk("a,bus=scsi").is_on(0) && disk("a").is_on(0));
+        assert_eq!(serde_json::to_value(&ide).unwrap()["bus"], "ide");
+        assert!("a,bus=sata".parse::<DiskSpec>().is_err());
+        let files = ["a", "b", "c", "d", "e"].map(|file| disk(&format!("{file},bus=ide")));
+        assert_eq!(check(&files[..4]), Ok(()));
+        assert_eq!(check(&files), Err(DiskSpecError::TooManyIde { path: "e".into() }));
+        for wrong in ["a,bus=ide,lun=0", "a,bus=ide,controller=1"] {
+            let error = DiskSpecError::IdePlace { path: "a".into() };
+            assert_eq!(disk(wrong).check(), Err(error), "{wrong}");
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use capture::CaptureSpec;
-pub use disk::{DiskSpec, DiskSpecError, FormatSpec, MAX_CONTROLLERS, MAX_UNITS, WwnSpec};
+pub use disk::{BusSpec, DiskSpec, DiskSpecError, FormatSpec, MAX_CONTROLLERS, MAX_UNITS, WwnSpec};
 pub use display::{DisplaySpec, ScreenSize};
 pub use faults::{FaultsSpec, FaultsSpecError};
 pub use integration::{IntegrationSpec, Service};
@@ -361,7 +361,7 @@ impl VmSpec {
             return Err(SpecError::Timeout);
         }
         for controller in 0..MAX_CONTROLLERS {
-            let disks = self.disks.iter().filter(|disk| disk.controller == controller).count();
+            let disks = self.disks.iter().filter(|disk| disk.is_on(controller)).count();
             let units = if controller == 0 { disks + self.dvds.len() } else { disks };
             if units > usize::from(MAX_UNITS) {
                 return Err(SpecError::TooManyDisks { controller, units });
