@@ -273,3 +273,68 @@ fn what_is_wrong_is_said_in_one_line_with_its_number() {
         assert!(at == line && reason.contains(word), "{text}\n{at}: {reason}");
     }
 }
+
+/// What a script that comes along silences, of all that the host and the guest tell each other of the bus.
+fn silenced(text: &str) -> Vec<MessageType> {
+    let mut messages = MessagePlay::new(&script(text));
+    let known = MessageType::KNOWN.iter().copied();
+    known.filter(|kind| messages.message(*kind, Some(class::SCSI), NOW).is_some()).collect()
+}
+
+#[test]
+fn scripts_silence_the_bus_at_each_step() {
+    for (text, step) in [
+        (include_str!("../../../docs/faults/silent-version.toml"), MessageType::VERSION_RESPONSE),
+        (include_str!("../../../docs/faults/silent-offers.toml"), MessageType::REQUEST_OFFERS),
+        (include_str!("../../../docs/faults/silent-gpadl.toml"), MessageType::GPADL_CREATED),
+        (include_str!("../../../docs/faults/silent-open.toml"), MessageType::OPEN_CHANNEL_RESULT),
+    ] {
+        assert_eq!(silenced(text), [step]);
+        assert_eq!(script(text).rules[0].action, Action::Drop);
+    }
+}
+
+#[test]
+fn scripts_silence_storage_at_each_step() {
+    for (text, step) in [
+        (include_str!("../../../docs/faults/silent-storage-1.toml"), 7),
+        (include_str!("../../../docs/faults/silent-storage-2.toml"), 9),
+        (include_str!("../../../docs/faults/silent-storage-3.toml"), 10),
+        (include_str!("../../../docs/faults/silent-storage-4.toml"), 8),
+    ] {
+        let mut play = play(text);
+        // The operations of storvsc's handshake, and a command (`enum vstor_packet_operation`).
+        for operation in [7, 9, 10, 8, 3] {
+            let asked = [operation, 0, 0, 0];
+            assert_eq!(passes(&mut play, End::Guest, PacketType::DATA_IN_BAND, &asked, NOW), None);
+            let answered = passes(&mut play, End::Host, COMPLETION, &[1, 0, 0, 0], NOW);
+            assert_eq!(answered.is_some(), operation == step, "{operation}: {text}");
+        }
+    }
+}
+
+#[test]
+fn scripts_silence_other_devices_at_each_step() {
+    let of =
+        |class, text| ChannelPlay::new(&script(text), &OnChannel { class, ..storage(0) }).unwrap();
+    for (text, step) in [
+        (include_str!("../../../docs/faults/silent-network-1.toml"), 2),
+        (include_str!("../../../docs/faults/silent-network-2.toml"), 102),
+        (include_str!("../../../docs/faults/silent-network-3.toml"), 105),
+    ] {
+        let mut play = of(class::NETWORK, text);
+        // What the host answers with, and a frame (drivers/net/hyperv/hyperv_net.h).
+        for message in [2, 102, 105, 107] {
+            let sent = passes(&mut play, End::Host, COMPLETION, &[message, 0, 0, 0], NOW);
+            assert_eq!(sent.is_some(), message == step, "{message}: {text}");
+        }
+    }
+    let text = include_str!("../../../docs/faults/silent-component.toml");
+    let mut play = of(class::HEARTBEAT, text);
+    for (message, is_dropped) in [(0, true), (1, false)] {
+        let mut payload = [0; 16];
+        payload[12] = message;
+        let sent = passes(&mut play, End::Host, PacketType::DATA_IN_BAND, &payload, NOW);
+        assert_eq!(sent.is_some(), is_dropped, "{message}");
+    }
+}
