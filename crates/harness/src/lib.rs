@@ -33,6 +33,7 @@
 
 mod control;
 mod machine;
+mod mender;
 mod report;
 mod running;
 mod shell;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
+use crate::mender::Mender;
 use crate::report::Report;
 
 /// Who hears lines as they come.
@@ -31,6 +32,7 @@ pub struct Running {
     child: Child,
     incoming: Receiver<Line>,
     report: Report,
+    mender: Mender,
     deadline: Instant,
     first_line: Option<Instant>,
     listener: Listener,
@@ -52,7 +54,8 @@ impl Running {
             pass_on(stderr, sender, Line::Busway);
         }
         let report = Report { lines: Vec::new(), busway: String::new(), status: -1 };
-        Self { child, incoming, report, deadline, first_line: None, listener, commands: 0 }
+        let mender = Mender::default();
+        Self { child, incoming, report, mender, deadline, first_line: None, listener, commands: 0 }
     }
 
     /// Until when it must have said a first line; see [`Machine::first_line`](crate::Machine::first_line).
@@ -130,6 +133,7 @@ impl Running {
             match self.incoming.recv_timeout(SILENCE) {
                 Ok(Line::Serial(line)) => {
                     (self.listener)(&format!("  {line}"));
+                    let line = self.mender.mend(line);
                     self.report.lines.push(line.clone());
                     return Some(line);
                 }
@@ -138,14 +142,21 @@ impl Running {
                     self.report.busway.push_str(&line);
                     self.report.busway.push('\n');
                 }
-                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Disconnected) => return self.rest(),
                 // A terminal stays open when busway has ended.
                 Err(RecvTimeoutError::Timeout) if self.child.try_wait().unwrap().is_some() => {
-                    return None;
+                    return self.rest();
                 }
                 Err(RecvTimeoutError::Timeout) => self.has_time(),
             }
         }
+    }
+
+    /// The beginning of a line that was torn and has no end.
+    fn rest(&mut self) -> Option<String> {
+        let line = self.mender.rest()?;
+        self.report.lines.push(line.clone());
+        Some(line)
     }
 
     /// For loops that wait for something else than a line.
