@@ -219,7 +219,8 @@ pub struct RunArgs {
     pub grace: Option<String>,
 
     /// Give up on a guest that shows no progress for so many seconds: nothing on its serial port, no packet
-    /// of its disks, cards and sockets
+    /// of its disks, cards and sockets. In a smoke test, the seconds that all of it may take [default there:
+    /// 120]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<String>,
 

@@ -150,7 +150,8 @@ impl BalloonChannel {
 
     /// Asks for what the target still needs.
     fn ask(&mut self) {
-        let State { target, ready, added, .. } = *self.shared.lock();
+        let state = *self.shared.lock();
+        let State { target, ready, added, .. } = state;
         if !ready || self.asked != Asked::Nothing || !self.outgoing.is_empty() {
             return;
         }
@@ -158,7 +159,7 @@ impl BalloonChannel {
             self.exhausted_at = None;
         }
         let held = self.lent.pages();
-        let wanted = self.shared.lock().wanted();
+        let wanted = state.wanted();
         if held < wanted && self.exhausted_at.is_none() {
             let pages = (wanted - held).min(MAX_REQUEST);
             let header = self.header(MessageType::BALLOON_REQUEST, size_of::<BalloonRequest>());

@@ -14,21 +14,13 @@ pub(crate) struct Mender {
 impl Mender {
     /// What this line is: itself, the message that has torn it, or the end of one that was torn, with its
     /// beginning.
-    pub(crate) fn mend(&mut self, line: String) -> String {
-        let line = match self.torn.take() {
-            Some(beginning) if !is_message(&line) => beginning + &line,
-            torn => {
-                self.torn = torn;
-                line
-            }
+    pub(crate) fn mend(&mut self, line: &str) -> String {
+        let line = self.torn.take().unwrap_or_default() + line;
+        let Some((beginning, message)) = message_in(&line) else {
+            return line;
         };
-        match message_in(&line) {
-            Some((beginning, message)) if self.torn.is_none() => {
-                self.torn = Some(beginning.to_owned());
-                message.to_owned()
-            }
-            _ => line,
-        }
+        self.torn = Some(beginning.to_owned());
+        message.to_owned()
     }
 
     /// The beginning whose end did not come.
@@ -61,7 +53,7 @@ mod tests {
 
     fn mended(lines: &[&str]) -> Vec<String> {
         let mut mender = Mender::default();
-        let mut mended: Vec<_> = lines.iter().map(|line| mender.mend((*line).to_owned())).collect();
+        let mut mended: Vec<_> = lines.iter().map(|line| mender.mend(line)).collect();
         mended.extend(mender.rest());
         mended
     }

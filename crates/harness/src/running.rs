@@ -133,7 +133,7 @@ impl Running {
             match self.incoming.recv_timeout(SILENCE) {
                 Ok(Line::Serial(line)) => {
                     (self.listener)(&format!("  {line}"));
-                    let line = self.mender.mend(line);
+                    let line = self.mender.mend(&line);
                     self.report.lines.push(line.clone());
                     return Some(line);
                 }
