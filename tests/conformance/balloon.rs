@@ -2,7 +2,7 @@
 
 //! Dynamic memory, against a driver that does as Linux's `hv_balloon.c`.
 
-use busway_balloon::Balloon;
+use busway_balloon::{Balloon, Shortfall};
 use busway_memory::{Bytes, GuestAddress};
 use busway_ring::Outgoing;
 use busway_testkit::{GuestChannel, Pair, PairConfig};
@@ -173,8 +173,10 @@ fn a_guest_that_has_no_more_is_left_alone_until_the_target_changes() {
     guest.lends(id, &[(8000, 30)], false);
     assert_eq!(guest.channel.try_receive(&mut guest.pair), None);
     assert_eq!(guest.balloon.state().held, 30);
+    assert_eq!(guest.balloon.state().shortfall, Some(Shortfall::LendsNoMore));
     guest.balloon.set_target(40);
     assert_eq!(guest.is_asked().0, 10);
+    assert_eq!(guest.balloon.state().shortfall, None);
 }
 
 #[test]
@@ -262,13 +264,16 @@ fn a_guest_that_takes_nothing_is_asked_again_only_if_it_may_change_its_mind() {
     assert_eq!(guest.is_offered(), (0x1000, 1024));
     guest.takes(0, 0);
     assert_eq!(guest.channel.try_receive(&mut guest.pair), None);
+    assert_eq!(guest.balloon.state().shortfall, Some(Shortfall::TakesNoMore));
     guest.balloon.set_target(-2);
+    assert_eq!(guest.balloon.state().shortfall, None);
     assert_eq!(guest.is_offered(), (0x1000, 1024));
     guest.takes(0, 1);
     guest.balloon.set_target(-3);
     guest.pair.work();
     assert_eq!(guest.channel.try_receive(&mut guest.pair), None, "never again");
     assert!(guest.balloon.state().ready);
+    assert_eq!(guest.balloon.state().shortfall, Some(Shortfall::TakesNoMore));
 }
 
 #[test]
@@ -277,6 +282,7 @@ fn a_guest_that_cannot_take_memory_is_offered_none() {
     guest.balloon.set_target(-1);
     guest.pair.work();
     assert_eq!(guest.channel.try_receive(&mut guest.pair), None);
+    assert_eq!(guest.balloon.state().shortfall, Some(Shortfall::TakesNoMore));
 }
 
 #[test]

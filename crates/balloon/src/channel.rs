@@ -16,7 +16,7 @@ use busway_wire::balloon::{
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::pages::Lent;
-use crate::{Shared, State};
+use crate::{Shared, Shortfall, State};
 
 /// Ranges in one message back to the guest, whose buffer has a page.
 const MAX_RANGES: usize = 500;
@@ -57,8 +57,6 @@ pub(crate) struct BalloonChannel {
     lent: Lent,
     asked: Asked,
     transaction_id: u32,
-    /// The target at which the guest had no more to lend, or took no more.
-    exhausted_at: Option<i64>,
     /// What new memory must be a multiple of, in pages, for a guest that takes any.
     alignment: Option<u64>,
     outgoing: VecDeque<Vec<u8>>,
@@ -72,7 +70,6 @@ impl BalloonChannel {
             lent: Lent::default(),
             asked: Asked::Nothing,
             transaction_id: 0,
-            exhausted_at: None,
             alignment: None,
             outgoing: VecDeque::new(),
         }
@@ -105,7 +102,7 @@ impl BalloonChannel {
         state.held = self.lent.pages();
         // It was asked for more and had no more.
         if !more && wanted != 0 && state.held < state.wanted() {
-            self.exhausted_at = Some(state.target);
+            state.shortfall = Some(Shortfall::LendsNoMore);
         }
         Ok(())
     }
@@ -129,7 +126,7 @@ impl BalloonChannel {
             self.shared.room().next += offered;
             return Ok(());
         }
-        self.exhausted_at = Some(state.target);
+        state.shortfall = Some(Shortfall::TakesNoMore);
         if answer.result != 0 {
             self.alignment = None;
         }
@@ -151,16 +148,13 @@ impl BalloonChannel {
     /// Asks for what the target still needs.
     fn ask(&mut self) {
         let state = *self.shared.lock();
-        let State { target, ready, added, .. } = state;
+        let State { target, ready, added, shortfall, .. } = state;
         if !ready || self.asked != Asked::Nothing || !self.outgoing.is_empty() {
             return;
         }
-        if self.exhausted_at != Some(target) {
-            self.exhausted_at = None;
-        }
         let held = self.lent.pages();
         let wanted = state.wanted();
-        if held < wanted && self.exhausted_at.is_none() {
+        if held < wanted && shortfall.is_none() {
             let pages = (wanted - held).min(MAX_REQUEST);
             let header = self.header(MessageType::BALLOON_REQUEST, size_of::<BalloonRequest>());
             let pages_32 = u32::try_from(pages).unwrap_or(u32::MAX);
@@ -176,11 +170,11 @@ impl BalloonChannel {
             let message = [request.as_bytes(), ranges.as_bytes()].concat();
             self.outgoing.push_back(message);
             self.asked = Asked::ToTakeBack;
-        } else if target < 0
-            && added < target.unsigned_abs()
-            && self.exhausted_at.is_none()
-            && let Some(range) = self.block()
-        {
+        } else if target < 0 && added < target.unsigned_abs() && shortfall.is_none() {
+            let Some(range) = self.block() else {
+                self.shared.lock().shortfall = Some(Shortfall::TakesNoMore);
+                return;
+            };
             let header = self.header(MessageType::HOT_ADD_REQUEST, size_of::<HotAddRequest>());
             let request = HotAddRequest { header, range };
             self.outgoing.push_back(request.as_bytes().to_vec());
@@ -271,5 +265,6 @@ impl Drop for BalloonChannel {
         let mut state = self.shared.lock();
         state.ready = false;
         state.held = 0;
+        state.shortfall = None;
     }
 }

@@ -44,6 +44,17 @@ pub struct State {
     pub available: u64,
     /// Pages that it has promised to its programs, as it last said.
     pub committed: u64,
+    /// Why the target is not reached, if the guest is not asked any more.
+    pub shortfall: Option<Shortfall>,
+}
+
+/// What a guest does not do for its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortfall {
+    /// It has no more pages to lend.
+    LendsNoMore,
+    /// It takes no new memory, or none in blocks of the size that there is.
+    TakesNoMore,
 }
 
 impl State {
@@ -103,7 +114,9 @@ impl Balloon {
 
     /// It, for the bus of a machine that starts: no guest has new memory yet.
     pub fn device(&self) -> impl Device + use<> {
-        self.shared.lock().added = 0;
+        let mut state = self.shared.lock();
+        (state.ready, state.added, state.shortfall) = (false, 0, None);
+        drop(state);
         self.shared.room().next = self.shared.room_start;
         self.clone()
     }
@@ -116,7 +129,9 @@ impl Balloon {
     /// Sets by how many pages the guest should have less than it started with; below zero, more. A guest
     /// that comes later is asked for them too.
     pub fn set_target(&self, pages: i64) {
-        self.shared.lock().target = pages;
+        let mut state = self.shared.lock();
+        (state.target, state.shortfall) = (pages, None);
+        drop(state);
         // Fails only when the counter is full, and then it has been rung.
         let _ = rustix::io::write(&self.shared.bell, &1_u64.to_ne_bytes());
     }

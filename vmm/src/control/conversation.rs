@@ -18,7 +18,7 @@ use log::warn;
 
 use super::protocol::{
     Action, Addresses, Event, Heartbeat, Kvp, LinkState, Pair, Pool, Reply, Request, Service,
-    Status,
+    Shortfall, Status,
 };
 use super::{Elastic, Handles, disks, faults, nets, rings};
 use crate::spec::Size;
@@ -184,6 +184,10 @@ impl Conversation {
             memory: (start + bytes(state.added)).saturating_sub(bytes(state.held)),
             available: bytes(state.available),
             committed: bytes(state.committed),
+            shortfall: state.shortfall.map(|shortfall| match shortfall {
+                busway_balloon::Shortfall::LendsNoMore => Shortfall::LendsNoMore,
+                busway_balloon::Shortfall::TakesNoMore => Shortfall::TakesNoMore,
+            }),
         })
     }
 

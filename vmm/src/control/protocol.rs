@@ -415,7 +415,20 @@ pub enum Reply {
         available: u64,
         /// What it has promised its programs, as it last said.
         committed: u64,
+        /// Why it does not have what it should, if it does no more for that.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        shortfall: Option<Shortfall>,
     },
+}
+
+/// What a guest does not do for the memory that it should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shortfall {
+    /// It has no more to lend.
+    LendsNoMore,
+    /// It takes no new memory.
+    TakesNoMore,
 }
 
 /// A key and its value.
@@ -687,16 +700,16 @@ impl fmt::Display for Reply {
             Self::Faults { rules } => rules.iter().try_for_each(|rule| write!(f, "{rule}")),
             Self::Ring(rings) => rings.fmt(f),
             Self::Counters { channels } => print_counters(f, channels),
-            Self::Balloon { ready, target, memory, available, committed } => {
+            Self::Balloon { ready, target, memory, available, committed, shortfall } => {
                 let mib = |bytes: u64| bytes >> 20;
+                let why = match shortfall {
+                    None => "",
+                    Some(Shortfall::LendsNoMore) => "; the guest has no more to spare",
+                    Some(Shortfall::TakesNoMore) => "; the guest takes no new memory",
+                };
+                let [memory, target] = [memory, target].map(|bytes| mib(*bytes));
                 writeln!(f, "{:<12} {}", "driver", if *ready { "ready" } else { "none" })?;
-                writeln!(
-                    f,
-                    "{:<12} {} MiB of {} MiB wanted",
-                    "memory",
-                    mib(*memory),
-                    mib(*target)
-                )?;
+                writeln!(f, "{:<12} {memory} MiB of {target} MiB wanted{why}", "memory")?;
                 writeln!(f, "{:<12} {} MiB", "to spare", mib(*available))?;
                 writeln!(f, "{:<12} {} MiB", "promised", mib(*committed))
             }
