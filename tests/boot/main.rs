@@ -89,7 +89,8 @@ const TESTS: &[&[Test]] = &[
 ];
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    let filters = arguments.filter.take().unwrap_or_default();
     case::keep_panics();
     let kernels: &'static [Kernel] = Kernel::all().leak();
     let trials = kernels.iter().flat_map(|kernel| {
@@ -100,7 +101,10 @@ fn main() -> ExitCode {
             .map(|test| Trial::ignorable_test(test.name_on(kernel), || case::run(test, kernel)))
     });
     let done = fs::read_to_string("done").unwrap_or_default();
-    let trials = trials.filter(|trial| !done.lines().any(|name| name == trial.name()));
+    let trials = trials.filter(|trial| {
+        filters.split(',').any(|part| trial.name().contains(part))
+            && !done.lines().any(|name| name == trial.name())
+    });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if !arguments.list {
         case::print_times();

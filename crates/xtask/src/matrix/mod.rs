@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// A guest of guest-images/manifest.toml; may be repeated. All of them if none is named.
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
-    /// Only the tests whose names contain this.
+    /// Only the tests whose names contain this, or one of several (A,B).
     #[arg(long, value_name = "FILTER")]
     boots: Option<String>,
     /// Keep the results in this file. Those that it has of tests that do not run now stay, and are in the
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   cargo xtask matrix --json matrix.json
-  cargo xtask matrix --json matrix.json --kernel sid-cloud --boots bus::
+  cargo xtask matrix --json matrix.json --kernel sid-cloud --boots bus::,everything::
   cargo xtask matrix --json matrix.json --show";
 
 /// Does what the command line asks.

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// Leave out what needs a real guest. Takes under two minutes once built.
     #[arg(long)]
     quick: bool,
-    /// Only the boots; with FILTER, only those whose names contain it.
+    /// Only the boots; with FILTER, only those whose names contain it, or one of several (A,B).
     #[arg(long, value_name = "FILTER", num_args = 0..=1, conflicts_with = "quick")]
     boots: Option<Option<String>>,
     /// A guest of guest-images/manifest.toml that the boots run on; may be repeated.
