@@ -70,7 +70,9 @@ impl Kernel {
 
     /// Whether it has a driver for the mouse. CONFIG_HID is not set in Debian's cloud kernels of 5.10 and 7.2.
     pub(crate) fn has_hid(&self) -> bool {
-        matches!(self.version, (6, _))
+        const DRIVER: &[u8] = b"/hid-hyperv.ko";
+        let initrd = fs::read(self.initrd()).expect("an initramfs");
+        initrd.windows(DRIVER.len()).any(|name| name == DRIVER)
     }
 
     /// The newest version of VMBus that it speaks, of those that busway does.
