@@ -21,6 +21,7 @@ mod ring_packet;
 mod rings;
 mod storage_file;
 mod storage_ram;
+mod storage_watched;
 mod storvsc;
 mod turns;
 mod two_threads;
@@ -37,6 +38,7 @@ const BENCHES: &[(&str, Bench)] = &[
     ("ring/two-threads", two_threads::run),
     ("storage/ram", storage_ram::run),
     ("storage/virtio", virtio::run),
+    ("storage/watched", storage_watched::run),
     ("storage/file", storage_file::run),
     ("network/frames", network_frames::run),
     ("bus/churn", churn::run),

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use busway_ring::{Outgoing, PacketBuf};
 use busway_wire::packet::COMPLETION_REQUESTED;
 
-use crate::report::{Line, time};
+use crate::report::{Line, cpu_time};
 use crate::rings::ring;
 
 const RING: usize = 64 << 10;
@@ -23,7 +23,7 @@ pub fn run(lines: &mut Vec<Line>) {
 }
 
 fn packet(n: usize, payload: usize) -> Line {
-    let value = time(n as u64, packets(n, payload));
+    let value = cpu_time(n as u64, packets(n, payload));
     let limit = copies(n, payload);
     Line::nanoseconds("ring/packet", format!("n={n} payload={payload}"), value, Some(limit))
 }
@@ -53,7 +53,7 @@ fn copies(n: usize, payload: usize) -> f64 {
     let mut ring = vec![0_u8; RING + payload];
     let mut out = vec![0_u8; payload];
     let mut at = 0;
-    time(n as u64, || {
+    cpu_time(n as u64, || {
         let start = at;
         for _ in 0..n {
             ring[at..at + payload].copy_from_slice(black_box(&data));

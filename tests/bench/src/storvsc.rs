@@ -6,6 +6,7 @@ use busway_block::Disk;
 use busway_ring::Outgoing;
 use busway_storage::{Luns, StorageController};
 use busway_testkit::{GuestChannel, Pair, PairConfig};
+use busway_vmbus::Bus;
 use busway_wire::packet::{COMPLETION_REQUESTED, PacketType};
 use busway_wire::storvsc::{
     Direction, NtStatus, Operation, Packet, ProtocolVersion, REQUEST_COMPLETION, Srb, Version,
@@ -22,7 +23,18 @@ pub struct Guest {
 impl Guest {
     /// A guest with rings of `ring_pages` pages each way, and `disk` ready behind them.
     pub fn new(disk: Disk, ring_pages: usize, ram_pages: usize) -> Self {
+        Self::on_bus(disk, ring_pages, ram_pages, |_| {})
+    }
+
+    /// The same on a bus that has been prepared for it.
+    pub fn on_bus(
+        disk: Disk,
+        ring_pages: usize,
+        ram_pages: usize,
+        prepare: impl FnOnce(&mut Bus),
+    ) -> Self {
         let mut pair = Pair::new(PairConfig { ram_pages, ..PairConfig::default() });
+        prepare(&mut pair.bus);
         let luns = Luns::new([(0, disk)]).expect("one disk");
         pair.add(StorageController::new(Guid::from_text_order(1), luns));
         let offer = *pair.connect(BusVersion::V5_3).offer(class::SCSI);

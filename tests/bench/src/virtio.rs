@@ -11,7 +11,7 @@ use busway_memory::{Bytes, GuestAddress, GuestMemory, GuestSlices, Region};
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{GuestMemoryBackend, VolatileSlice};
 
-use crate::report::{Line, time};
+use crate::report::{Line, cpu_times};
 use crate::storage_ram::{DISK, reads};
 
 const SIZE: u16 = 64;
@@ -28,8 +28,7 @@ const WRITE: u16 = 2;
 
 pub fn run(lines: &mut Vec<Line>) {
     for n in [1, 4, 16] {
-        let value = time(n, reads(n));
-        let limit = time(n, virtio_reads(n));
+        let (value, limit) = cpu_times(n, reads(n), virtio_reads(n));
         let params = format!("4 KiB reads, RAM disk, n={n}");
         lines.push(Line::nanoseconds("storage/virtio", params, value, Some(limit)));
     }

@@ -52,6 +52,7 @@ Lines:
   ring/two-threads  there and back between threads; limit: bare eventfds, a word in memory
   storage/ram       4 KiB reads of a RAM disk; limit: memcpy
   storage/virtio    the reads of storage/ram; limit: a virtio-blk loop on rust-vmm's virtio-queue
+  storage/watched   those reads while somebody looks on or meddles; limit: the same alone
   storage/file      the whole device on a file; limit: io_uring on the same file
   network/frames    frames there and back and on a TAP; limit: a raw TAP
   bus/churn         offers, GPADLs, opens and closes a second
