@@ -69,9 +69,7 @@ fn memory_is_taken_and_given_back(case: &Case) -> Outcome {
     let has = |control: &Control| control.ask(&["balloon"])["done"]["memory"].as_u64().unwrap();
     assert_eq!(has(&control), 512 * MIB);
     control.ask(&["balloon", "256M"]);
-    while has(&control) != 256 * MIB {
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
+    control.wait_until(&["balloon"], |line| line["done"]["memory"] == 256 * MIB);
     guest.wait_for("taken=");
     let after = shared_memory(&guest);
     assert!(reports || after + 150 * MIB < before, "{before} B, then {after}");

@@ -3,26 +3,23 @@
 //! Captures of stock guests, and what is understood of them.
 
 use std::fs;
-use std::process::Command;
+use std::path::Path;
 
+use busway_harness::Trace;
 use serde_json::Value;
 
 use crate::case::{Case, Outcome, tests};
 
 tests![all_of_a_boot_is_recorded_and_understood, a_capture_that_was_cut_is_named];
 
-/// Every record of `file`, by `busway decode`, and its status.
-pub(crate) fn decode(case: &Case, file: &std::path::Path) -> (Option<i32>, Vec<Value>, String) {
-    let output = Command::new("busway").arg("decode").arg(file).arg("--json").output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    case.transcript().line(&stderr);
-    let text = String::from_utf8(output.stdout).unwrap();
-    let records: Vec<Value> =
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    for record in records.iter().filter(|record| record["known"] != true) {
+/// What `busway decode` makes of `file`; what it does not know is shown.
+pub(crate) fn decode(case: &Case, file: &Path) -> Trace {
+    let trace = Trace::read(file);
+    case.transcript().line(&trace.errors);
+    for record in trace.records.iter().filter(|record| record["known"] != true) {
         case.transcript().line(&record.to_string());
     }
-    (output.status.code(), records, stderr)
+    trace
 }
 
 fn all_of_a_boot_is_recorded_and_understood(case: &Case) -> Outcome {
@@ -30,7 +27,7 @@ fn all_of_a_boot_is_recorded_and_understood(case: &Case) -> Outcome {
     let guest = case.guest().cpus(2).disk(&disk).flag("--net").flag("loopback").flag("--keyboard");
     let guest = guest.flag("--mouse").flag("--capture").flag(format!("{},pages", file.display()));
     guest.run("dd if=$(disk 0) of=/dev/null bs=64k; ip link set eth0 up; usleep 300000");
-    let (status, records, _) = decode(case, &file);
+    let Trace { status, records, .. } = decode(case, &file);
     assert_eq!(status, Some(0), "all is understood, and nothing is lost");
     let has = |kind: &str, device: &str, text: &str| {
         records.iter().find(|record| {
@@ -83,9 +80,9 @@ fn a_capture_that_was_cut_is_named(case: &Case) -> Outcome {
     let bytes = fs::read(&file).unwrap();
     let torn = case.path("torn");
     fs::write(&torn, &bytes[..bytes.len() / 2 + 1]).unwrap();
-    let (status, records, stderr) = decode(case, &torn);
+    let Trace { status, records, errors } = decode(case, &torn);
     assert_eq!(status, Some(2));
     assert!(records.len() > 10);
-    assert!(stderr.contains("torn: "), "{stderr}");
+    assert!(errors.contains("torn: "), "{errors}");
     Ok(())
 }

@@ -162,7 +162,7 @@ impl Case {
 
     /// A control socket for a machine that is to be started.
     pub(crate) fn control(&self) -> Control {
-        Control::new().listener(self.listener())
+        Control::new().listener(self.listener()).deadline(self.deadline)
     }
 
     /// Where its guests' words are kept.

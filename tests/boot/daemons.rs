@@ -157,6 +157,8 @@ fn files_are_copied_into_the_guest(case: &Case) -> Outcome {
     let mut guest = guest.flag("--integration").flag("all").start(
         "mkdir -p /tmp/small
         mount -t tmpfs -o size=24k small /tmp/small
+        # What udev does for a device that a module's table names.
+        modprobe uio_hv_generic 2>/dev/null || true
         hv_fcopy_daemon || hv_fcopy_uio_daemon
         echo ready
         while usleep 200000; do

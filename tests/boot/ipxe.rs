@@ -28,7 +28,7 @@ fn a_boot_loader_gets_an_address_and_a_file(case: &Case) -> Outcome {
     guest.wait_for("chained=");
     guest.terminate();
     guest.end();
-    let (_, records, _) = decode(case, &file);
+    let records = decode(case, &file).records;
     let messages = records.iter().filter(|record| record["kind"] == "message");
     let said = messages.filter_map(|record| record["text"].as_str()?.rsplit(" | ").next());
     let said: Vec<_> = said.map(|text| text.split(' ').take(2).collect::<Vec<_>>()).collect();

@@ -2,16 +2,17 @@
 
 //! `busway ctl` on a machine of a test.
 
-use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::machine::{PATIENCE, program};
 use crate::running::Listener;
 
 /// How often it is asked whether something has come about.
@@ -23,6 +24,7 @@ pub struct Control {
     directory: TempDir,
     program: OsString,
     listener: Listener,
+    deadline: Instant,
 }
 
 impl Control {
@@ -33,9 +35,17 @@ impl Control {
     pub fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
-            program: env::var_os("BUSWAY").unwrap_or_else(|| "busway".into()),
+            program: program(),
             listener: Arc::new(|_| {}),
+            deadline: Instant::now() + PATIENCE,
         }
+    }
+
+    /// When what is waited for must have come about. Two minutes from now unless told otherwise.
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// Who hears what is asked, and the answers.
@@ -61,6 +71,17 @@ impl Control {
         line
     }
 
+    /// Has the host make mistakes from now on: the rules of a script, as docs/faults.md has them.
+    ///
+    /// # Panics
+    /// It is no script, or the file for it cannot be written.
+    #[track_caller]
+    pub fn fault(&self, script: &str) {
+        let file = self.directory.path().join("faults.toml");
+        fs::write(&file, script).unwrap();
+        self.ask(&["fault", "add", file.to_str().unwrap()]);
+    }
+
     /// Makes a request that is refused, and returns the reason.
     ///
     /// # Panics
@@ -73,14 +94,29 @@ impl Control {
     }
 
     /// Waits until the guest has taken up a service, by its name in `--integration`.
+    ///
+    /// # Panics
+    /// It has not by the deadline.
     #[track_caller]
     pub fn wait_until_ready(&self, service: &str) {
-        loop {
-            let status = self.ask(&["status"]);
+        self.wait_until(&["status"], |status| {
             let services = status["done"]["services"].as_array().unwrap();
-            if services.iter().any(|entry| entry["name"] == service && entry["ready"] == true) {
+            services.iter().any(|entry| entry["name"] == service && entry["ready"] == true)
+        });
+    }
+
+    /// Makes a request again and again until its last line is as wanted.
+    ///
+    /// # Panics
+    /// It is refused, or not answered so by the deadline.
+    #[track_caller]
+    pub fn wait_until(&self, words: &[&str], is_wanted: impl Fn(&Value) -> bool) {
+        loop {
+            let line = self.ask(words);
+            if is_wanted(&line) {
                 return;
             }
+            assert!(Instant::now() < self.deadline, "{words:?} comes to nothing else: {line}");
             std::thread::sleep(TICK);
         }
     }

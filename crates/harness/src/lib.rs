@@ -4,8 +4,8 @@
 //! device, and wants to see it against a Hyper-V host in `cargo test`.
 //!
 //! A test describes a [`Machine`], starts it, and talks to it while it is [`Running`]: it waits for lines
-//! of the serial port, runs commands in a shell there, asks busway by its control socket, and looks at the
-//! [`Report`] when it has ended. The program `busway` is found on the PATH, or where `BUSWAY` says.
+//! of the serial port, runs commands in a shell there, asks busway by its control socket, has the host make mistakes, and looks at
+//! the [`Report`] and the [`Trace`] when it has ended. The program `busway` is found on the PATH, or where `BUSWAY` says.
 //!
 //! ```no_run
 //! # #[expect(clippy::test_attr_in_doctest)]
@@ -37,9 +37,11 @@ mod mender;
 mod report;
 mod running;
 mod shell;
+mod trace;
 
 pub use control::Control;
 pub use machine::Machine;
 pub use report::Report;
 pub use running::{Listener, Running};
 pub use shell::Output;
+pub use trace::Trace;

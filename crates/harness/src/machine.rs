@@ -13,10 +13,15 @@ use crate::control::Control;
 use crate::running::{Listener, Running};
 
 /// How long a machine may live unless told otherwise.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// busway ends by itself so long after the test should have ended it.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// The program: `$BUSWAY`, or `busway` on the PATH.
+pub(crate) fn program() -> OsString {
+    env::var_os("BUSWAY").unwrap_or_else(|| "busway".into())
+}
 
 /// What `busway run` is to be told.
 pub struct Machine {
@@ -34,7 +39,7 @@ impl Machine {
     /// `console=ttyS0 panic=-1` on its command line.
     pub fn new(kernel: impl Into<PathBuf>) -> Self {
         Self {
-            program: env::var_os("BUSWAY").unwrap_or_else(|| "busway".into()),
+            program: program(),
             kernel: kernel.into(),
             arguments: Vec::new(),
             words: vec!["console=ttyS0".to_owned(), "panic=-1".to_owned()],

@@ -32,7 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 const LONG_TIMEOUT: Duration = Duration::from_secs(8 * 60 * 60);
 
 /// Environment variables by which tests do more of what takes long (CONTRIBUTING.md).
-const NUMBERS: [&str; 11] = [
+const NUMBERS: [&str; 12] = [
     "BUSWAY_REBOOTS",
     "BUSWAY_TCP_MIB",
     "BUSWAY_TURNS",
@@ -44,6 +44,7 @@ const NUMBERS: [&str; 11] = [
     "BUSWAY_SOCKETS",
     "BUSWAY_SOAK_SECONDS",
     "BUSWAY_FREEZE_SECONDS",
+    "BUSWAY_SILENT",
 ];
 
 /// How often a crashed host is started again for the tests that are left; each time costs two minutes.
