@@ -14,6 +14,7 @@ mod milestones;
 mod netvsc;
 mod network;
 mod network_limits;
+mod network_meddled;
 mod network_offloads;
 mod network_oids;
 mod network_plug;

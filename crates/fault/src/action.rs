@@ -25,6 +25,8 @@ pub enum Action {
     /// Bytes between the descriptor and the payload of a packet of the host's are replaced: the ranges
     /// of transfer pages.
     SetHeader(Write),
+    /// Bytes of what a packet of transfer pages refers to are replaced: of an RNDIS message.
+    SetData(Write),
     /// A packet of the host's goes behind the next one, or a second later if none comes.
     Reorder,
     /// A packet of the host's names this transaction.
@@ -109,6 +111,7 @@ impl Action {
             Self::Flip(_) => "flip",
             Self::Set(_) => "set",
             Self::SetHeader(_) => "set-header",
+            Self::SetData(_) => "set-data",
             Self::Reorder => "reorder",
             Self::TransactionId(_) => "transaction-id",
             Self::Rescind => "rescind",

@@ -231,6 +231,9 @@ fn check_action(subject: &Subject, action: &Spanned<Action>) -> Result<(), Wrong
         }
         (Subject::Message(_), action) => matches!(action, Action::Duplicate),
         (Subject::Packet { .. }, Action::Rescind | Action::Pause(_)) => true,
+        (Subject::Packet { from, kind, .. }, Action::SetData(_)) => {
+            *from == End::Host && *kind == Some(PacketKind::TransferPages)
+        }
         (Subject::Packet { from, .. }, action) => {
             *from == End::Host && !matches!(action, Action::Refuse)
         }
@@ -241,13 +244,18 @@ fn check_action(subject: &Subject, action: &Spanned<Action>) -> Result<(), Wrong
                 "messages: they are dropped or duplicated, and OPEN_CHANNEL and GPADL_HEADER refused"
             }
             _ if name == "refuse" => "packets: only messages are refused",
+            _ if name == "set-data" => {
+                "these packets: it goes with from = \"host\" and packet = \"transfer-pages\""
+            }
             _ => "the guest's packets: they are dropped, or pause or rescind the device",
         };
         return wrong(format!("{name} cannot be done to {reason}"));
     }
     match action.get_ref() {
         Action::Flip(flip) if flip.mask == 0 => wrong("a mask of 0 flips nothing".to_owned()),
-        Action::Set(write) | Action::SetHeader(write) if write.bytes.is_empty() => {
+        Action::Set(write) | Action::SetHeader(write) | Action::SetData(write)
+            if write.bytes.is_empty() =>
+        {
             wrong("no bytes are set".to_owned())
         }
         Action::Delay(span) | Action::Pause(span) | Action::InterruptLate(span)

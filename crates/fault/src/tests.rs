@@ -260,6 +260,11 @@ fn what_is_wrong_is_said_in_one_line_with_its_number() {
             "about answers",
         ),
         ("[[rule]]\nfrom = \"guest\"\ndo = \"duplicate\"".to_owned(), 3, "the guest's packets"),
+        (
+            "[[rule]]\nfrom = \"host\"\ndo = { set-data = { at = 0, bytes = [1] } }".to_owned(),
+            3,
+            "packet = \"transfer-pages\"",
+        ),
         ("[[rule]]\nmessage = \"OPEN\"\ndo = \"drop\"".to_owned(), 2, "none of OFFER_CHANNEL"),
         ("[[rule]]\nmessage = \"UNLOAD\"\ndo = \"refuse\"".to_owned(), 3, "cannot be done"),
         (

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use busway_ring::Outgoing;
-use busway_vmbus::{Fault, Io, Sent, Side};
+use busway_vmbus::{Fault, Io, Rewrite, Sent, Side};
 use busway_wire::nvsp::{Message, MessageType, RndisChannel, RndisPacket};
 use busway_wire::packet::{COMPLETION_REQUESTED, PacketType, TransferPageHeader, TransferRange};
 use zerocopy::IntoBytes;
@@ -148,6 +148,9 @@ impl Outbox {
         };
         let sent = io.send(&packet)?;
         if sent == Sent::Yes {
+            if let (Some(rewrite), Some(piece)) = (io.rewrite(), pieces.first()) {
+                change(*piece, &rewrite, buffer);
+            }
             if channel == RndisChannel::CONTROL || io.shows_data() {
                 show(io, packet.transaction_id, pieces, buffer);
             }
@@ -179,6 +182,17 @@ impl Outbox {
         self.frames.clear();
         self.flights.clear();
         self.free.clear();
+    }
+}
+
+/// Changes a message that a packet names.
+#[cold]
+fn change(piece: Piece, rewrite: &Rewrite, buffer: &ReceiveBuffer) {
+    let Rewrite { at, bytes } = rewrite;
+    let room = (piece.len as usize).saturating_sub(*at).min(bytes.len());
+    if room != 0 {
+        let bytes = bytes.get(..room).unwrap_or_default();
+        buffer.memory.write_at(buffer.start_of(piece.part) + at, bytes);
     }
 }
 

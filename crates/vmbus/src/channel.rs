@@ -173,6 +173,7 @@ impl Channel {
             reporter: None,
             tap: None,
             meddler: None,
+            rewrite: None,
             closed: false,
         };
         let poll = AdaptivePoll::default();

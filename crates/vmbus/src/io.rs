@@ -12,7 +12,7 @@ use busway_wire::packet::{GpaRanges, PacketType};
 use crate::action::InterruptTarget;
 use crate::fault::{Fault, lasting};
 use crate::gpadl::{Gpadl, GpadlId, Lists};
-use crate::meddler::{ChannelMeddler, HeldPacket, HostFate};
+use crate::meddler::{ChannelMeddler, HeldPacket, HostFate, Rewrite};
 use crate::milestone::{Reporter, Step};
 use crate::tap::{Side, Tapped};
 
@@ -59,6 +59,8 @@ pub(crate) struct Link {
     pub(crate) tap: Option<Tapped>,
     /// Who changes what passes.
     pub(crate) meddler: Option<Box<dyn ChannelMeddler>>,
+    /// What the last packet refers to is to change so.
+    pub(crate) rewrite: Option<Rewrite>,
     /// It has not been told of any work.
     pub(crate) awaits_work: bool,
     /// The guest has closed the channel: its rings are its own again.
@@ -121,6 +123,10 @@ impl Link {
             HostFate::Passes => self.push_or_keep(HeldPacket::of(packet)),
             HostFate::Becomes(packets) => {
                 packets.into_iter().try_for_each(|packet| self.push_or_keep(packet))
+            }
+            HostFate::Rewrites(rewrite) => {
+                self.rewrite = Some(rewrite);
+                self.push_or_keep(HeldPacket::of(packet))
             }
             HostFate::Rescinds => {
                 self.ended = true;
@@ -219,6 +225,13 @@ impl Io<'_> {
             }
             Err(full) => lasting(full).map_or(Ok(Sent::NoRoom), Err),
         }
+    }
+
+    /// What changes in the data that the packet of transfer pages refers to which was sent last. A handler
+    /// that sends such packets asks behind each, as only it knows where that data is.
+    #[inline]
+    pub const fn rewrite(&mut self) -> Option<Rewrite> {
+        self.link.rewrite.take()
     }
 
     /// Takes the device from the guest, after it has seen what was sent in this batch: for one that

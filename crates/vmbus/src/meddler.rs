@@ -78,8 +78,19 @@ pub enum HostFate {
     Passes,
     /// These are sent instead, if any.
     Becomes(Vec<HeldPacket>),
+    /// It is sent, and what it refers to changes.
+    Rewrites(Rewrite),
     /// It is sent, and the device is taken from the guest.
     Rescinds,
+}
+
+/// Bytes that change in what a packet of transfer pages refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Bytes from the start of its first range.
+    pub at: usize,
+    /// What stands there; the range does not grow.
+    pub bytes: Vec<u8>,
 }
 
 /// What becomes of a packet of the guest's.

@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use busway_fault::{Action, ChannelPlay, End, Later, Passing};
+use busway_fault::{Action, ChannelPlay, End, Later, Passing, Write};
 use busway_ring::{Outgoing, Packet};
-use busway_vmbus::{ChannelMeddler, GuestFate, HeldPacket, HostFate};
+use busway_vmbus::{ChannelMeddler, GuestFate, HeldPacket, HostFate, Rewrite};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -99,6 +99,7 @@ impl Playing {
                 self.pause(span.0);
                 HostFate::Passes
             }
+            Some(Action::SetData(Write { at, bytes })) => HostFate::Rewrites(Rewrite { at, bytes }),
             Some(action) => {
                 let mut packet = HeldPacket::of(packet);
                 let HeldPacket { transaction_id, header, payload, .. } = &mut packet;
@@ -128,9 +129,9 @@ impl ChannelMeddler for Playing {
                 packets.push(before);
                 HostFate::Becomes(packets)
             }
-            HostFate::Rescinds => {
+            HostFate::Rewrites(_) | HostFate::Rescinds => {
                 self.behind = Some((due, before));
-                HostFate::Rescinds
+                fate
             }
         }
     }

@@ -3,11 +3,12 @@
 //! Scripts on a bus with a guest in process, whose device echoes.
 
 use busway_memory::PAGE_SIZE;
-use busway_ring::Packet;
+use busway_ring::{Outgoing, Packet};
 use busway_testkit::{GuestChannel, Pair, PairConfig};
-use busway_vmbus::{ChannelHandler, Device, Io, Offer, Opening};
+use busway_vmbus::{ChannelHandler, Device, Io, Offer, Opening, Rewrite, Sent};
 use busway_wire::Version;
 use busway_wire::control::layout::OfferChannel;
+use busway_wire::packet::PacketType;
 
 use super::*;
 
@@ -28,6 +29,50 @@ impl ChannelHandler for Echo {
     fn on_packet(&mut self, packet: Packet<'_>, io: &mut Io<'_>) -> Result<(), Fault> {
         io.complete(packet.descriptor.transaction_id, packet.payload)
     }
+}
+
+/// Sends a packet that refers to data for each of the guest's, and answers with what is to change there.
+struct Referring;
+
+impl Device for Referring {
+    fn offer(&self) -> Offer {
+        Offer::new(class::NETWORK, Guid::from_text_order(2))
+    }
+
+    fn open(&mut self, _opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl ChannelHandler for Referring {
+    fn on_packet(&mut self, packet: Packet<'_>, io: &mut Io<'_>) -> Result<(), Fault> {
+        let kind = PacketType::DATA_USING_TRANSFER_PAGES;
+        let (header, payload) = ([0; 8].as_slice(), packet.payload);
+        let refers = Outgoing { kind, flags: 0, transaction_id: 0, header, payload };
+        assert_eq!(io.send(&refers)?, Sent::Yes);
+        let bytes = io.rewrite().map(|Rewrite { at, bytes }| [vec![at as u8], bytes].concat());
+        io.complete(packet.descriptor.transaction_id, &bytes.unwrap_or_default())
+    }
+}
+
+#[test]
+fn a_device_is_told_what_changes_in_what_its_packet_refers_to() {
+    let mut scene = Scene::unconnected(
+        "[[rule]]\nfrom = \"host\"\npacket = \"transfer-pages\"\nnth = 2\n\
+         do = { set-data = { at = 3, bytes = [8, 9, 10, 11, 12, 13, 14] } }",
+    );
+    scene.pair.add(Referring);
+    scene.offers = scene.pair.connect(Version::V5_3).offers;
+    let offer = *scene.offers.iter().find(|offer| offer.interface_type == class::NETWORK).unwrap();
+    let mut channel = scene.pair.open(&offer, 2, 0).unwrap();
+    let mut answer = |id| {
+        channel.request(&mut scene.pair, id, &[0; 8]);
+        channel.receive(&mut scene.pair);
+        channel.receive(&mut scene.pair).payload
+    };
+    assert_eq!(answer(1), [0; 0]);
+    assert_eq!(answer(2), [3, 8, 9, 10, 11, 12, 13, 14]);
+    assert_eq!(answer(3), [0; 0]);
 }
 
 /// A guest that is connected to a bus with this script.
