@@ -18,6 +18,9 @@ use crate::spec::{FaultsSpec, OnPanic, OnReset, SerialSpec, VmSpec};
 /// How often a guest is looked at.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How often the device's host is made to speak.
+const PROD: Duration = Duration::from_secs(1);
+
 /// Beats in a row that a guest which lives does not miss: one is due every two seconds.
 const BEATS: u64 = 5;
 
@@ -37,6 +40,10 @@ pub enum BootError {
 
 /// How guests are booted.
 pub(super) struct Boots {
+    /// The program that runs a machine: this one.
+    pub(super) program: PathBuf,
+    /// What it is given before `run`: nothing, but in tests.
+    pub(super) words: Vec<PathBuf>,
     pub(super) spec: VmSpec,
     /// How long a guest may take to its first beat.
     pub(super) patience: Duration,
@@ -47,6 +54,8 @@ pub(super) struct Boots {
     pub(super) directory: PathBuf,
     /// Signs of illness that it shows by itself.
     pub(super) known: Vec<String>,
+    /// What makes the device's host speak.
+    pub(super) prods: Vec<Request>,
 }
 
 /// How a boot went.
@@ -68,9 +77,8 @@ impl Boots {
         let spec = self.spec_under(script)?;
         let text = serde_json::to_string(&spec).map_err(|error| BootError::Files(error.into()))?;
         fs::write(path("spec"), text).map_err(BootError::Files)?;
-        let program = std::env::current_exe().map_err(BootError::Start)?;
-        let mut command = Command::new(program);
-        command.arg("run").arg("--spec").arg(path("spec"));
+        let mut command = Command::new(&self.program);
+        command.args(&self.words).arg("run").arg("--spec").arg(path("spec"));
         let log_file = File::create(&log).map_err(BootError::Files)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log_file);
         let mut child = Killed(command.spawn().map_err(BootError::Start)?);
@@ -89,7 +97,10 @@ impl Boots {
     fn spec_under(&self, script: &str) -> Result<VmSpec, BootError> {
         let path = |name: &str| self.directory.join(name);
         let mut spec = self.spec.clone();
-        let _ = fs::remove_file(path("control"));
+        // What the last guest said is not this one's.
+        for name in ["control", "console", "script"] {
+            let _ = fs::remove_file(path(name));
+        }
         spec.control = Some(path("control"));
         spec.serial = SerialSpec::File(path("console"));
         (spec.on_panic, spec.on_reset, spec.grace) = (OnPanic::Exit, OnReset::Exit, 0);
@@ -127,8 +138,9 @@ impl Boots {
             }
             let beats = client.as_mut().and_then(beats);
             if let Some((answered, missed)) = beats {
-                if answered > 0 {
-                    well_since.get_or_insert_with(Instant::now);
+                if answered > 0 && well_since.is_none() {
+                    well_since = Some(Instant::now());
+                    self.prod();
                 }
                 if self.by_heartbeat && missed >= BEATS {
                     return Ok(Some("the guest's heart has stopped".to_owned()));
@@ -144,6 +156,20 @@ impl Boots {
             }
             thread::sleep(TICK);
         }
+    }
+
+    /// Makes the device's host speak from now on, until the machine is gone. What fails shall fail.
+    fn prod(&self) {
+        let (socket, prods) = (self.spec_socket(), self.prods.clone());
+        // It has a conversation of its own, as the guest may never answer.
+        thread::spawn(move || -> Option<()> {
+            let mut client = Client::connect(&socket, true).ok()?;
+            for prod in prods.iter().cycle() {
+                client.fetch(prod).ok()?;
+                thread::sleep(PROD);
+            }
+            None
+        });
     }
 
     fn spec_socket(&self) -> PathBuf {

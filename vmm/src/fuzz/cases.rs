@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use fastrand::Rng;
 
-use super::shapes::{Field, Shape};
+use super::shapes::{Field, Known, Shape};
 
 /// One wrong thing that the host says.
 #[derive(Clone, Debug)]
@@ -46,13 +46,12 @@ pub(super) fn case(
     let (action, what) = action(shape, &mut random);
     let mut rule = format!("[[rule]]\nname = \"case-{number}\"\ndevice = \"{device}\"\n");
     // Writing to a string does not fail.
-    let _ = writeln!(rule, "from = \"host\"");
-    if !shape.packet.is_empty() {
-        let _ = writeln!(rule, "packet = \"{}\"", shape.packet);
-    }
-    if let Some(kind) = shape.kind {
-        let _ = writeln!(rule, "payload = {{ at = 0, bytes = {:?} }}", kind.to_le_bytes());
-    }
+    let _ = writeln!(rule, "from = \"host\"\npacket = \"{}\"", shape.packet);
+    let _ = match &shape.known {
+        Known::Always => Ok(()),
+        Known::By(at, bytes) => writeln!(rule, "payload = {{ at = {at}, bytes = {bytes:?} }}"),
+        Known::Answer(operation) => writeln!(rule, "operation = \"{operation}\""),
+    };
     let _ = writeln!(rule, "nth = {nth}\ndo = {action}");
     let what = format!("{} {nth}: {what}", shape.name);
     Case { number, shape: at, what, rule }
@@ -72,23 +71,29 @@ fn action(shape: &Shape, random: &mut Rng) -> (String, String) {
             (format!("{{ transaction-id = {id} }}"), format!("transaction id {id:#x}"))
         }
         4..=6 => {
-            let len = [0, 4, 8, 12, 20, 28, 40, 56][random.usize(..8)];
+            // Where a field ends, or in its middle.
+            let Field { at, len, .. } = shape.fields[random.usize(..shape.fields.len())];
+            let len = at + random.usize(..len);
             (format!("{{ truncate = {len} }}"), format!("{len} B of payload"))
         }
         _ => {
-            let fields = shape.fields.len();
-            let chosen = random.usize(..fields + shape.header.len());
-            match shape.fields.get(chosen) {
-                Some(field) => written("set", field, random),
-                None => written("set-header", &shape.header[chosen - fields], random),
-            }
+            let places = [("set", &shape.fields), ("set-header", &shape.header)];
+            let places = places.into_iter().chain([("set-data", &shape.data)]);
+            let all = places.flat_map(|(action, fields)| fields.iter().map(move |at| (action, at)));
+            let all: Vec<_> = all.collect();
+            let (action, field) = all[random.usize(..all.len())];
+            written(action, field, random)
         }
     }
 }
 
+/// Bytes of a field that are written: its front will do where it is a text.
+const LONGEST: usize = 16;
+
 /// A field becomes something that a driver may not have thought of.
 fn written(action: &str, field: &Field, random: &mut Rng) -> (String, String) {
     let &Field { name, at, len } = field;
+    let len = len.min(LONGEST);
     let last = len - 1;
     let mut bytes = vec![0; len];
     match random.u8(..8) {
@@ -122,24 +127,28 @@ pub(super) fn script<'a>(cases: impl IntoIterator<Item = &'a Case>) -> String {
 mod tests {
     use busway_fault::Script;
 
-    use super::super::shapes::shapes;
+    use super::super::devices::TARGETS;
     use super::*;
 
     #[test]
     fn each_case_is_a_rule_that_can_be_played_and_comes_again() {
-        for device in ["storage", "network", "heartbeat", "keyboard", "mouse", "balloon"] {
-            let shapes = shapes(device);
-            let make = |number| case(device, &shapes, 7, number, number % 5 == 0);
-            let cases: Vec<_> = (0..300).map(make).collect();
+        for target in TARGETS {
+            let (device, shapes) = (target.name, (target.shapes)());
+            let make = |number| case(device, &shapes, 7, number, number % 2 == 0);
+            let cases: Vec<_> = (0..4000).map(make).collect();
             let text = script(&cases);
             let rules = Script::parse(&text, None, 0).unwrap_or_else(|error| {
-                panic!("{error}: {}", text.lines().nth(error.line - 1).unwrap())
+                panic!("{device}: {error}: {}", text.lines().nth(error.line - 1).unwrap())
             });
-            assert_eq!(rules.rules.len(), 300);
+            assert_eq!(rules.rules.len(), 4000);
             assert_eq!(rules.rules[17].name, cases[17].name());
             assert_eq!(make(123).rule, cases[123].rule);
             let all_shapes = (0..shapes.len()).all(|at| cases.iter().any(|case| case.shape == at));
             assert!(all_shapes, "{device}: every kind of message has its cases");
+            let fields = shapes.iter().flat_map(|it| it.fields.iter().chain(&it.data));
+            let is_left = |name: &&str| !text.contains(&format!(": {name} = "));
+            let left: Vec<_> = fields.map(|field| field.name).filter(is_left).collect();
+            assert!(left.is_empty(), "{device}: no case for {left:?}");
         }
     }
 }

@@ -17,6 +17,7 @@
 
 mod boot;
 mod cases;
+mod devices;
 mod health;
 mod shapes;
 
@@ -29,10 +30,11 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::RunArgs;
-use crate::spec::SpecError;
+use crate::spec::{SpecError, VmSpec};
 use boot::{BootError, Boots, Outcome};
 use cases::{Case, case, script};
-use shapes::{Shape, shapes};
+use devices::{TARGETS, Target};
+use shapes::Shape;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,24 +43,28 @@ Examples:
       --device storage --seed 1 --cases 200 --findings out
 
   What was found, again:
-    busway run --kernel vmlinuz --initrd initrd.img --disk disk.img --faults out/finding-1.toml
+    busway run --kernel vmlinuz --initrd initrd.img --disk disk.img --faults out/finding-1.toml";
 
-The guest should use the device as soon as it is up: what it does not ask for is not answered wrongly.
-
+const STATUS: &str = "\
 Exit status:
   0  the guest stood all cases
   1  it did not: there are findings
-  2  the machine could not be started, or is ill without any fault";
+  2  the machine could not be started, is ill without any fault, or no case met a packet";
+
+/// What `--help` ends with.
+fn help() -> String {
+    format!("{EXAMPLES}\n\n{}\n\n{STATUS}", devices::help())
+}
 
 /// A machine, and what is done to it.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, after_long_help = EXAMPLES)]
+#[command(after_help = help(), after_long_help = help())]
 pub struct FuzzArgs {
     /// The machine.
     #[command(flatten)]
     pub machine: RunArgs,
 
-    /// Whose driver is meant: storage, network, heartbeat, keyboard, ... as fault scripts name devices
+    /// Whose driver is meant, as fault scripts name devices: see below for what each needs
     #[arg(long, value_name = "NAME", display_order = 0)]
     pub device: String,
 
@@ -97,6 +103,14 @@ pub enum FuzzError {
         /// Those that there are.
         known: String,
     },
+    /// Nothing was said wrongly.
+    #[error("no case met a packet of {name}, which needs {needs}")]
+    Idle {
+        /// The device.
+        name: &'static str,
+        /// What it takes for there to be packets.
+        needs: &'static str,
+    },
     /// A boot failed for another reason than the guest's.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -115,39 +129,23 @@ pub enum FuzzError {
 
 /// Does what the command line says; whether the guest stood it.
 pub fn fuzz(arguments: &FuzzArgs) -> Result<bool, FuzzError> {
-    let FuzzArgs { device, seed, cases, per_boot, findings, .. } = arguments;
-    let known = busway_wire::class::ALL;
-    if !known.iter().any(|(name, _)| name == device) {
-        let known: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-        return Err(FuzzError::Device { name: device.clone(), known: known.join(", ") });
-    }
-    let mut spec = arguments.machine.to_spec()?;
+    let program = std::env::current_exe().map_err(BootError::Start)?;
+    let spec = arguments.machine.to_spec()?;
     spec.check()?;
-    // Linux says WARNING with level 4, which `quiet` hides.
-    spec.cmdline.push_str(" loglevel=5");
-    let keep = |source| FuzzError::Keep { path: findings.clone(), source };
-    let directory = findings.join("now");
-    fs::create_dir_all(&directory).map_err(keep)?;
-    let directory = fs::canonicalize(directory).map_err(keep)?;
-    let boots = Boots {
-        patience: Duration::from_secs(spec.timeout.unwrap_or(120)),
-        watched: Duration::from_secs(arguments.watch),
-        by_heartbeat: device != "heartbeat",
-        spec,
-        directory,
-        known: Vec::new(),
-    };
-    let (device, seed) = (device.clone(), *seed);
-    let mut search = Search { device, seed, boots, findings, tally: Tally::default() };
-    search.look_at_health()?;
-    search.run(*cases, usize::from(*per_boot))?;
-    println!("{}", search.tally.summary(&shapes(&search.device)));
+    let mut search = Search::new(arguments, spec, program)?;
+    search.all(arguments.cases, usize::from(arguments.per_boot))?;
+    println!("{}", search.tally.summary(&search.shapes));
     let _ = fs::remove_dir_all(&search.boots.directory);
+    let Target { name, needs, .. } = search.target;
+    if search.tally.met.is_empty() && search.tally.findings.is_empty() {
+        return Err(FuzzError::Idle { name, needs });
+    }
     Ok(search.tally.findings.is_empty())
 }
 
 struct Search<'a> {
-    device: String,
+    target: &'static Target,
+    shapes: Vec<Shape>,
     seed: u64,
     boots: Boots,
     findings: &'a PathBuf,
@@ -167,7 +165,41 @@ struct Tally {
     findings: BTreeMap<String, usize>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    /// One that `program` makes the boots for.
+    fn new(arguments: &'a FuzzArgs, mut spec: VmSpec, program: PathBuf) -> Result<Self, FuzzError> {
+        let FuzzArgs { device, seed, findings, .. } = arguments;
+        let Some(target) = devices::find(device) else {
+            let known: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
+            return Err(FuzzError::Device { name: device.clone(), known: known.join(", ") });
+        };
+        // Linux says WARNING with level 4, which `quiet` hides.
+        spec.cmdline.push_str(" loglevel=5");
+        let keep = |source| FuzzError::Keep { path: findings.clone(), source };
+        let directory = findings.join("now");
+        fs::create_dir_all(&directory).map_err(keep)?;
+        let directory = fs::canonicalize(directory).map_err(keep)?;
+        let boots = Boots {
+            program,
+            words: Vec::new(),
+            patience: Duration::from_secs(spec.timeout.unwrap_or(120)),
+            watched: Duration::from_secs(arguments.watch),
+            by_heartbeat: device != "heartbeat",
+            prods: (target.prods)(&spec, &directory.join("spec")),
+            spec,
+            directory,
+            known: Vec::new(),
+        };
+        let (shapes, seed) = ((target.shapes)(), *seed);
+        Ok(Self { target, shapes, seed, boots, findings, tally: Tally::default() })
+    }
+
+    /// A guest that is well, and then all cases.
+    fn all(&mut self, cases: usize, per_boot: usize) -> Result<(), FuzzError> {
+        self.look_at_health()?;
+        self.run(cases, per_boot)
+    }
+
     /// A guest to which nothing wrong is said: what it shows by itself is no finding.
     fn look_at_health(&mut self) -> Result<(), FuzzError> {
         let Outcome { sign, console, .. } = self.boot(&[])?;
@@ -184,11 +216,11 @@ impl Search<'_> {
     }
 
     fn run(&mut self, count: usize, per_boot: usize) -> Result<(), FuzzError> {
-        let shapes = shapes(&self.device);
         for first in (0..count).step_by(per_boot) {
             let numbers = first..count.min(first + per_boot);
             // One of the handshake's to a boot.
-            let make = |number| case(&self.device, &shapes, self.seed, number, number == first);
+            let Self { target, shapes, seed, .. } = &*self;
+            let make = |number| case(target.name, shapes, *seed, number, number == first);
             let cases: Vec<_> = numbers.map(make).collect();
             let outcome = self.boot(&cases)?;
             let met: Vec<_> =
@@ -222,9 +254,9 @@ impl Search<'_> {
         let number = self.tally.findings.len();
         let mut is_ill = |cases: &[Case]| Ok(self.boot(cases)?.sign.as_deref() == Some(sign));
         let (cases, sure) = fewest::<FuzzError>(cases, &mut is_ill)?;
-        let Self { device, seed, findings, .. } = self;
+        let Self { target: Target { name, .. }, seed, findings, .. } = self;
         let sure = if sure { "" } else { "\n# It did not come again when this was replayed." };
-        let head = format!("# {device}, seed {seed}: {sign}{sure}\n");
+        let head = format!("# {name}, seed {seed}: {sign}{sure}\n");
         let keep = |source| FuzzError::Keep { path: findings.clone(), source };
         let file = findings.join(format!("finding-{number}.toml"));
         fs::write(&file, head + &script(&cases)).map_err(keep)?;
@@ -270,6 +302,8 @@ impl Tally {
             met.len(),
             findings.len()
         )];
+        let changed = by_shape.len();
+        lines.push(format!("kinds of message that were changed, {changed} of {}:", shapes.len()));
         for (at, shape) in shapes.iter().enumerate() {
             let count = by_shape.get(&at).copied().unwrap_or_default();
             lines.push(format!("  {count:>5}  {}", shape.name));
@@ -281,11 +315,52 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
+
+    /// Says that all rules of the script have fired, and of two of them together that they make it ill.
+    const PLANTED: &str = r#"
+        script=$(dirname "$3")/script
+        [ -e "$script" ] || exit 0
+        names=$(sed -n 's/^name = "\(.*\)"$/\1 1 times/p' "$script" | paste -sd , | sed 's/,/, /g')
+        echo "busway: --faults $script: seed 1; $names" >&2
+        grep -q '"case-5"' "$script" && grep -q '"case-11"' "$script" || exit 0
+        echo '[    1.5] BUG: planted' >"$(dirname "$3")/console"
+    "#;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        fuzz: FuzzArgs,
+    }
+
+    #[test]
+    fn a_planted_illness_is_found_and_its_script_is_the_shortest() {
+        let directory = tempfile::tempdir().unwrap();
+        let (program, findings) = (directory.path().join("program"), directory.path().join("out"));
+        fs::write(&program, PLANTED).unwrap();
+        let words = ["", "--kernel", "vmlinuz", "--device", "network", "--findings"];
+        let words = words.map(OsStr::new).into_iter().chain([findings.as_os_str()]);
+        let line = <Line as clap::Parser>::parse_from(words).fuzz;
+        let spec = line.machine.to_spec().unwrap();
+        let mut search = Search::new(&line, spec, "sh".into()).unwrap();
+        search.boots.words.push(program);
+        search.all(48, 16).unwrap();
+        let Tally { cases, ref met, findings: ref found, .. } = search.tally;
+        assert_eq!((cases, met.len()), (48, 48));
+        assert_eq!(found.values().copied().collect::<Vec<_>>(), [1], "{found:?}");
+        let script = fs::read_to_string(findings.join("finding-1.toml")).unwrap();
+        let names: Vec<_> = script.lines().filter(|line| line.starts_with("name = ")).collect();
+        assert_eq!(names, ["name = \"case-5\"", "name = \"case-11\""]);
+        let summary = search.tally.summary(&search.shapes);
+        assert!(summary.contains("48 cases, of which 48 met a packet"), "{summary}");
+        assert!(summary.contains("kinds of message that were changed, "), "{summary}");
+    }
 
     #[test]
     fn what_is_not_needed_for_a_finding_is_left_out() {
-        let shapes = shapes("storage");
+        let shapes = (devices::find("storage").unwrap().shapes)();
         let cases: Vec<_> = (0..16).map(|n| case("storage", &shapes, 1, n, false)).collect();
         let mut boots = 0;
         let mut by = |guilty: &'static [usize]| {

@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::{Header, MessageType};
 use crate::open_enum::open_enum;
 
-/// Bytes of [`Header`], of [`Body`], of [`InfoHeader`], and of a note whose value is four bytes long:
+/// Bytes of [`Header`], of [`DataBody`], of [`InfoHeader`], and of a note whose value is four bytes long:
 /// all that are used here.
 const HEADER: u32 = 8;
 const BODY: u32 = 36;
@@ -29,33 +29,42 @@ pub const HEADER_ROOM: usize = DATA_BODY_LEN + 4 * NOTE as usize;
 /// The body of [`MessageType::PACKET`] (`struct rndis_packet`); offsets count from its own start.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-struct Body {
-    data_offset: u32,
-    data_len: u32,
-    oob_offset: u32,
-    oob_len: u32,
-    oob_count: u32,
-    info_offset: u32,
-    info_len: u32,
-    vc_handle: u32,
-    reserved: u32,
+pub struct DataBody {
+    /// Where the frame starts.
+    pub data_offset: u32,
+    /// Bytes of it.
+    pub data_len: u32,
+    /// Zero, as there is no such data, like the next two.
+    pub oob_offset: u32,
+    /// Zero.
+    pub oob_len: u32,
+    /// Zero.
+    pub oob_count: u32,
+    /// Where the notes start.
+    pub info_offset: u32,
+    /// Bytes of them.
+    pub info_len: u32,
+    /// Zero.
+    pub vc_handle: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What a note begins with (`struct rndis_per_packet_info`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-struct InfoHeader {
+pub struct InfoHeader {
     /// Bytes of the note, this counted.
-    len: u32,
+    pub len: u32,
     /// What it says; the highest bit marks another space of numbers.
-    kind: InfoKind,
+    pub kind: InfoKind,
     /// Where its value starts.
-    offset: u32,
+    pub offset: u32,
 }
 
 const _: () = {
     assert!(Header::LEN == HEADER as usize);
-    assert!(size_of::<Body>() == BODY as usize);
+    assert!(size_of::<DataBody>() == BODY as usize);
     assert!(size_of::<InfoHeader>() == INFO_HEADER as usize);
 };
 
@@ -140,7 +149,7 @@ impl DataHeader {
     pub fn parse(bytes: &[u8], have: usize) -> Result<Self, DataError> {
         let short = DataError::Short { have: bytes.len() };
         let (header, rest) = Header::read_from_prefix(bytes).map_err(|_| short)?;
-        let (body, _) = Body::read_from_prefix(rest).map_err(|_| short)?;
+        let (body, _) = DataBody::read_from_prefix(rest).map_err(|_| short)?;
         let Header { kind, len } = header;
         if kind != MessageType::PACKET {
             return Err(DataError::Kind(kind));
@@ -357,7 +366,7 @@ impl ReceiveInfo {
             }
             info_len += NOTE;
         }
-        let body = Body {
+        let body = DataBody {
             data_offset: data_offset.saturating_sub(HEADER),
             data_len,
             oob_offset: 0,

@@ -23,8 +23,8 @@ use crate::open_enum::open_enum;
 
 pub use control::{Answer, Control, ControlError};
 pub use data::{
-    DATA_BODY_LEN, DataError, DataHeader, DataInfo, HEADER_ROOM, InfoKind, LargeSend, PacketId,
-    ReceiveChecksum, ReceiveInfo, SendChecksum, VlanTag,
+    DATA_BODY_LEN, DataBody, DataError, DataHeader, DataInfo, HEADER_ROOM, InfoHeader, InfoKind,
+    LargeSend, PacketId, ReceiveChecksum, ReceiveInfo, SendChecksum, VlanTag,
 };
 pub use offload::{
     ChecksumOffload, Encapsulation, LargeSendV2Offload, Offload, OffloadParameters, RscOffload,
