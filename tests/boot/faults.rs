@@ -15,6 +15,7 @@ tests![
     late_interrupts_cost_time_alone,
     a_lost_interrupt_ends_a_channel_of_one_request_at_a_time,
     a_card_vanishes_under_traffic,
+    an_older_version_is_agreed_on_and_a_late_disk_is_found,
     a_host_that_is_silent_in_a_handshake_is_named,
 ];
 
@@ -171,6 +172,27 @@ fn a_card_vanishes_under_traffic(case: &Case) -> Outcome {
         );
     assert_eq!((guest.fact("card"), guest.fact("bound")), ("gone", "0"));
     assert!(guest.number("beats") > 0, "the other devices are there");
+    Ok(())
+}
+
+/// The bus's messages, of which one is changed and one is late.
+fn an_older_version_is_agreed_on_and_a_late_disk_is_found(case: &Case) -> Outcome {
+    let rules = [
+        include_str!("../../docs/faults/older-version.toml"),
+        include_str!("../../docs/faults/late-offer.toml"),
+    ];
+    let rules = script(case, &rules.concat());
+    let disk = case.disk(4);
+    let guest = case.guest().disk(&disk).flag("--faults").flag(rules).run(
+        "dmesg | sed -n 's/.*Vmbus version:/vmbus=/p'
+        fact sha256 $(sum $(disk 0))",
+    );
+    assert_ne!(guest.fact("vmbus"), case.kernel.newest_vmbus());
+    assert_eq!(guest.fact("sha256"), disk.sha256());
+    for fault in ["older version: set at VERSION_RESPONSE 1", "late offer: delay at OFFER_CHANNEL"]
+    {
+        assert!(guest.busway.contains(fault), "{}", guest.busway);
+    }
     Ok(())
 }
 

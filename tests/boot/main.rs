@@ -26,6 +26,7 @@ mod daemons;
 mod detection;
 mod everything;
 mod faults;
+mod fuzz;
 mod guest;
 mod harness;
 mod hotplug;
@@ -80,6 +81,7 @@ const TESTS: &[&[Test]] = &[
     balloon::TESTS,
     capture::TESTS,
     faults::TESTS,
+    fuzz::TESTS,
     video::TESTS,
     raw::TESTS,
     versions::TESTS,

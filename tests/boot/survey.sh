@@ -40,7 +40,7 @@ interrupts_of_disk() {
     echo $total
 }
 before=$(interrupts_of_disk)
-dd if=$disk of=/dev/null bs=4096 count=64 iflag=direct 2>/dev/null
+agent load $disk count=64 >/dev/null
 fact interrupts.before $before
 fact interrupts.after $(interrupts_of_disk)
 fact vmbus.at $(dmesg | sed -n "s/^\[ *\([0-9.]*\)\].*Vmbus version.*/\1/p")

@@ -28,8 +28,12 @@ struct Rewriting {
 }
 
 impl Meddler for Rewriter {
-    fn message(&self, _: Side, _: MessageType, _: Option<Guid>) -> MessageFate {
+    fn message(&self, _: Side, _: MessageType, _: Option<Guid>, _: &[u8]) -> MessageFate {
         MessageFate::Passes
+    }
+
+    fn overdue(&self) -> Option<u64> {
+        None
     }
 
     fn channel(&self, _: &Place) -> Result<Option<Box<dyn ChannelMeddler>>, Fault> {

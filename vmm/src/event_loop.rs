@@ -21,6 +21,7 @@ use vmm_sys_util::timerfd::TimerFd;
 use crate::bus::VmBus;
 use crate::console::{Command, Console, HELP, Received};
 use crate::devices::serial::SerialPort;
+use crate::faults::Faults;
 use crate::integration::Integration;
 use crate::lock;
 use crate::signals;
@@ -63,8 +64,10 @@ pub struct Life<'a> {
     pub events: Receiver<Event>,
     /// after which they ring this.
     pub bell: &'a EventFd,
-    /// The guest's VMBus, whose port has a bell too.
+    /// The guest's VMBus, whose port has a bell too,
     pub bus: &'a mut VmBus,
+    /// and what goes wrong on it on purpose.
+    pub faults: &'a Faults,
     /// Rung when the guest has read its serial input.
     pub drained: &'a EventFd,
     /// Rung by signals.
@@ -115,6 +118,7 @@ const INPUT: u32 = 5;
 const BUS: u32 = 6;
 const GRACE: u32 = 7;
 const WATCH: u32 = 8;
+const OVERDUE: u32 = 9;
 
 /// Whether the loop waits for console input.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -148,6 +152,7 @@ impl MutEventSubscriber for Main<'_> {
         add(Events::with_data(self.life.bell, BELL, EventSet::IN));
         add(Events::with_data(self.life.bus.port().bell(), BUS, EventSet::IN));
         add(Events::with_data(self.life.drained, DRAINED, EventSet::IN));
+        add(Events::with_data_raw(self.life.faults.timer(), OVERDUE, EventSet::IN));
         add(Events::with_data(self.life.signals, SIGNAL, EventSet::IN));
         if let Some(watch) = self.life.watch {
             add(Events::with_data(watch.bell(), WATCH, EventSet::IN));
@@ -169,6 +174,7 @@ impl MutEventSubscriber for Main<'_> {
                     self.end(End::Broken(fault.to_string()));
                 }
             }
+            OVERDUE => self.life.bus.overdue(),
             DRAINED => {
                 let _ = self.life.drained.read();
                 self.feed(ops);

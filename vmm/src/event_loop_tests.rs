@@ -34,6 +34,7 @@ struct Guest {
     timeout: Option<Timeout>,
     watch: Option<Watch>,
     integration: Integration,
+    faults: Arc<Faults>,
     on_panic: OnPanic,
     panicked: Cell<bool>,
 }
@@ -70,6 +71,7 @@ impl Guest {
             timeout: None,
             watch: None,
             integration: Integration::new(&IntegrationSpec::default()).unwrap(),
+            faults: Faults::none().unwrap(),
             on_panic: OnPanic::Exit,
             panicked: Cell::new(false),
         }
@@ -87,6 +89,7 @@ impl Guest {
             events: self.events.take().unwrap(),
             bell: &self.bell,
             bus: &mut self.bus,
+            faults: &self.faults,
             drained: &self.drained,
             signals: &self.signals,
             timeout: self.timeout.as_mut(),
@@ -191,6 +194,7 @@ fn a_client_of_the_socket_talks_to_the_guest() {
             events: guest.events.take().unwrap(),
             bell: &guest.bell,
             bus: &mut guest.bus,
+            faults: &guest.faults,
             drained: &guest.drained,
             signals: &guest.signals,
             timeout: None,

@@ -187,6 +187,7 @@ pub fn run(
         (Some(faults), Some(script)) => Faults::start(&faults.file, script),
         _ => Faults::none(),
     };
+    let faults = faults.map_err(|source| RunError::Host { what: "timer", source })?;
     let _sum_up = faults.sum_up();
     if let (Some(watch), true) = (watch, faults.is_active()) {
         watch.suffers(&faults);
@@ -361,6 +362,7 @@ impl Session {
             events,
             bell: &bell,
             bus: &mut bus,
+            faults: &self.faults,
             drained: &drained,
             signals: &self.signals,
             timeout: self.timeout.as_mut(),

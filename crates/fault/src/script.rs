@@ -229,7 +229,14 @@ fn check_action(subject: &Subject, action: &Spanned<Action>) -> Result<(), Wrong
         (Subject::Message(kind), Action::Refuse) => {
             [MessageType::OPEN_CHANNEL, MessageType::GPADL_HEADER].contains(kind)
         }
-        (Subject::Message(_), action) => matches!(action, Action::Duplicate),
+        (Subject::Message(_), Action::Duplicate) => true,
+        (Subject::Message(kind), action) => {
+            let changes = matches!(
+                action,
+                Action::Delay(_) | Action::Truncate(_) | Action::Flip(_) | Action::Set(_)
+            );
+            changes && kind.is_hosts()
+        }
         (Subject::Packet { .. }, Action::Rescind | Action::Pause(_)) => true,
         (Subject::Packet { from, kind, .. }, Action::SetData(_)) => {
             *from == End::Host && *kind == Some(PacketKind::TransferPages)
@@ -241,7 +248,8 @@ fn check_action(subject: &Subject, action: &Spanned<Action>) -> Result<(), Wrong
     if !takes {
         let reason = match subject {
             Subject::Message(_) => {
-                "messages: they are dropped or duplicated, and OPEN_CHANNEL and GPADL_HEADER refused"
+                "this message: messages are dropped or duplicated, the host's delayed, truncated, flipped or \
+                 set, and OPEN_CHANNEL and GPADL_HEADER refused"
             }
             _ if name == "refuse" => "packets: only messages are refused",
             _ if name == "set-data" => {

@@ -268,6 +268,11 @@ fn what_is_wrong_is_said_in_one_line_with_its_number() {
         ("[[rule]]\nmessage = \"OPEN\"\ndo = \"drop\"".to_owned(), 2, "none of OFFER_CHANNEL"),
         ("[[rule]]\nmessage = \"UNLOAD\"\ndo = \"refuse\"".to_owned(), 3, "cannot be done"),
         (
+            "[[rule]]\nmessage = \"UNLOAD\"\ndo = { delay = \"1s\" }".to_owned(),
+            3,
+            "the host's delayed",
+        ),
+        (
             "[[rule]]\nmessage = \"UNLOAD\"\ndo = \"drop\"\ndevice = \"storage\"".to_owned(),
             4,
             "about no device",

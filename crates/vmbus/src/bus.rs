@@ -78,7 +78,9 @@ pub struct Bus {
     /// Each open channel, and its lists.
     open: HashMap<ChannelKey, (Place, Lists)>,
     /// Messages that the guest has not got yet.
-    undelivered: VecDeque<(MessageTarget, HostMessage)>,
+    undelivered: VecDeque<(MessageTarget, MessageBuf)>,
+    /// Those that the meddler has put off, by its names for them.
+    put_off: Vec<(u64, MessageTarget, MessageBuf)>,
     warnings: LogLimit,
     witness: Option<Arc<dyn Witness>>,
     tap: Option<Arc<dyn Tap>>,
@@ -106,6 +108,7 @@ impl Bus {
             channels: HashMap::new(),
             open: HashMap::new(),
             undelivered: VecDeque::new(),
+            put_off: Vec::new(),
             warnings: LogLimit::default(),
             witness: None,
             tap: None,
@@ -126,9 +129,14 @@ impl Bus {
     }
 
     /// Lets `meddler` change every message from now on, and what passes on channels, those that are
-    /// open included; or nobody any more.
+    /// open included; or nobody any more: then what was put off is sent.
     pub fn meddle(&mut self, meddler: Option<Arc<dyn Meddler>>) {
         self.meddler = meddler;
+        if self.meddler.is_none() {
+            let messages = self.put_off.drain(..).map(|(_, target, message)| (target, message));
+            self.undelivered.extend(messages);
+            self.deliver();
+        }
         for (key, (place, _)) in &self.open {
             let meddler = self.meddler.as_ref().map(|meddler| meddler.channel(place));
             match meddler.transpose() {
@@ -303,7 +311,7 @@ impl Bus {
         } else {
             None
         };
-        meddler.message(side, kind, class)
+        meddler.message(side, kind, class, bytes)
     }
 
     /// Takes what a channel has completed.
@@ -330,14 +338,13 @@ impl Bus {
     /// Delivers what waits: a slot may have become free.
     pub fn deliver(&mut self) {
         while let Some((target, message)) = self.undelivered.front() {
-            let bytes = message.encode();
-            if self.platform.post(*target, &bytes) == Delivery::Later {
+            if self.platform.post(*target, message) == Delivery::Later {
                 return;
             }
             if let Some(tap) = &self.tap {
-                tap.passes(&Passing::HostMessage(*target, bytes.as_bytes()));
+                tap.passes(&Passing::HostMessage(*target, message.as_bytes()));
             }
-            log::debug!("vmbus: host: {message}");
+            log::debug!("vmbus: host: {message:?}");
             self.undelivered.pop_front();
         }
     }
@@ -366,8 +373,11 @@ impl Bus {
     fn act(&mut self) {
         while let Some(action) = self.server.next_action() {
             match action {
-                Action::Post(target, message) => self.post(target, message),
-                Action::DropMessages => self.undelivered.clear(),
+                Action::Post(target, message) => self.post(target, &message),
+                Action::DropMessages => {
+                    self.undelivered.clear();
+                    self.put_off.clear();
+                }
                 Action::Open(key, request) => {
                     let opened = self.open(key, *request);
                     self.server.complete(Completion::Opened(key, opened));
@@ -392,16 +402,34 @@ impl Bus {
         self.deliver();
     }
 
-    fn post(&mut self, target: MessageTarget, message: HostMessage) {
+    fn post(&mut self, target: MessageTarget, message: &HostMessage) {
+        let mut bytes = message.encode();
         if self.meddler.is_some() {
-            match self.fate(Side::Host, message.encode().as_bytes()) {
+            match self.fate(Side::Host, bytes.as_bytes()) {
                 MessageFate::Lost => return,
-                MessageFate::Twice => self.undelivered.push_back((target, message.clone())),
+                MessageFate::Twice => self.undelivered.push_back((target, bytes)),
+                MessageFate::Becomes(others) => bytes = MessageBuf::from_bytes(&others),
+                MessageFate::PutOff(name) => {
+                    self.put_off.push((name, target, bytes));
+                    return;
+                }
                 MessageFate::Passes | MessageFate::Refused => {}
             }
         }
-        self.notice(&message);
-        self.undelivered.push_back((target, message));
+        self.notice(message);
+        self.undelivered.push_back((target, bytes));
+    }
+
+    /// Sends those of the host's messages that the meddler has put off and whose time has come.
+    pub fn overdue(&mut self) {
+        while let Some(name) = self.meddler.as_ref().and_then(|meddler| meddler.overdue()) {
+            // It is gone if its guest is.
+            if let Some(at) = self.put_off.iter().position(|(other, ..)| *other == name) {
+                let (_, target, message) = self.put_off.remove(at);
+                self.undelivered.push_back((target, message));
+            }
+        }
+        self.deliver();
     }
 
     fn connect(&mut self, request: &TlConnectRequest) {

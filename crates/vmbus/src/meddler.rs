@@ -22,14 +22,24 @@ pub(crate) const TOKEN: u32 = i32::MAX as u32;
 /// Who meddles with a bus. Called on the bus's thread; must not block.
 pub trait Meddler: Send + Sync {
     /// A channel message is about to be taken or sent; `class` is that of the device that it names.
-    fn message(&self, side: Side, kind: MessageType, class: Option<Guid>) -> MessageFate;
+    fn message(
+        &self,
+        side: Side,
+        kind: MessageType,
+        class: Option<Guid>,
+        message: &[u8],
+    ) -> MessageFate;
+
+    /// The name of a message that was [put off](MessageFate::PutOff) and is to be sent now; asked by
+    /// [`Bus::overdue`](crate::Bus::overdue) until there is none.
+    fn overdue(&self) -> Option<u64>;
 
     /// A channel is being opened. Who meddles with it, if anybody does; an error is the host's.
     fn channel(&self, place: &Place) -> Result<Option<Box<dyn ChannelMeddler>>, Fault>;
 }
 
 /// What becomes of a channel message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessageFate {
     /// What it would have anyway.
     Passes,
@@ -39,6 +49,10 @@ pub enum MessageFate {
     Twice,
     /// OPEN_CHANNEL and GPADL_HEADER: the guest is told that it failed. Others pass.
     Refused,
+    /// The host's: these bytes are sent instead, the first 240 of them. The guest's pass.
+    Becomes(Vec<u8>),
+    /// The host's: it is kept under this name, and others overtake it. The guest's pass.
+    PutOff(u64),
 }
 
 /// Who meddles with one open channel, on its worker; must not block.

@@ -34,9 +34,9 @@ pub fn run(lines: &mut Vec<Line>) {
     let spec = CaptureSpec { file: file.path().to_owned(), snap: 64 << 10, pages: false };
     let capture = Arc::new(Capture::start(&spec).expect("a capture"));
     let strict = Arc::new(Strict::new(Strictness::Warn, None, false));
-    let faults = Faults::none();
+    let faults = Faults::none().expect("a timer");
     faults.add(Script::parse(SCRIPT, None, 1).expect("a script"));
-    let idle = Faults::none();
+    let idle = Faults::none().expect("a timer");
     let mut line = |what: &str, prepare: &dyn Fn(&mut Bus)| {
         let (value, limit) = cpu_times(N, reads_on(N, prepare), reads_on(N, |_| {}));
         lines.push(Line::nanoseconds("storage/watched", what, value, Some(limit)));

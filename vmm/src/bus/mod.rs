@@ -123,6 +123,12 @@ impl VmBus {
         Ok(())
     }
 
+    /// Has messages sent that were put off, and whose time has come.
+    pub fn overdue(&mut self) {
+        self.bus.overdue();
+        self.port.set_undelivered(self.bus.undelivered());
+    }
+
     /// Closes every channel and waits until nothing uses the guest's memory any more. The vCPUs
     /// have stopped.
     pub fn stop(mut self) -> Result<(), Fault> {

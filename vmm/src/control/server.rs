@@ -151,7 +151,7 @@ mod tests {
         let (display, balloon) = (None, None);
         let nets = Nets::open(&[], nvsp::Version::V6_1).unwrap();
         let disks = Disks::open(&[], &[], 1, storvsc::Version::V6_2).unwrap();
-        let (bus, faults) = (BusLine::default(), Faults::none());
+        let (bus, faults) = (BusLine::default(), Faults::none().unwrap());
         let handles =
             Handles { integration, input, nets, disks, display, balloon, traffic, faults, bus };
         Server::start(path, &handles)

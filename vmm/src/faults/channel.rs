@@ -3,19 +3,15 @@
 //! A script on one open channel: its clock, and what it has put off.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Faults;
+use super::timer::Timer;
 use busway_fault::{Action, ChannelPlay, End, Later, Passing, Write};
 use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{ChannelMeddler, GuestFate, HeldPacket, HostFate, Rewrite};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
-
-use super::Faults;
 
 /// The play of one channel.
 pub(super) struct Playing {
@@ -29,38 +25,20 @@ pub(super) struct Playing {
     paused: Option<Duration>,
     /// When an interrupt is raised that was put off.
     interrupt: Option<Duration>,
-    timer: OwnedFd,
-    /// When the timer rings.
-    armed: Option<Duration>,
+    timer: Timer,
 }
 
 impl Playing {
     pub(super) fn new(faults: Arc<Faults>, play: ChannelPlay, name: String) -> io::Result<Self> {
-        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        let (late, behind) = (Later::default(), None);
-        let (paused, interrupt, armed) = (None, None, None);
-        Ok(Self { faults, play, name, late, behind, paused, interrupt, timer, armed })
+        let (late, behind, paused, interrupt) = (Later::default(), None, None, None);
+        Ok(Self { faults, play, name, late, behind, paused, interrupt, timer: Timer::new()? })
     }
 
     /// Has the channel woken when the next thing is due.
     fn arm(&mut self) {
         let behind = self.behind.as_ref().map(|(due, _)| *due);
         let next = [self.late.next(), behind, self.paused, self.interrupt];
-        let next = next.into_iter().flatten().min();
-        if next == self.armed && next.is_none_or(|next| self.faults.now() < next) {
-            return;
-        }
-        self.armed = next;
-        // No time at all would switch it off.
-        let left = |next: Duration| next.saturating_sub(self.faults.now()).max(NANOSECOND);
-        let left = next.map(left).unwrap_or_default();
-        let value =
-            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-        let interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let time = Itimerspec { it_interval: interval, it_value: value };
-        // Fails for times and flags that are none, and these are.
-        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time);
+        self.timer.set(next.into_iter().flatten().min(), self.faults.now());
     }
 
     fn pause(&mut self, span: Duration) {
@@ -110,8 +88,6 @@ impl Playing {
         }
     }
 }
-
-const NANOSECOND: Duration = Duration::from_nanos(1);
 
 /// How long a packet waits for the one that it is to go behind.
 const ALONE: Duration = Duration::from_secs(1);

@@ -8,12 +8,15 @@
 mod channel;
 #[cfg(test)]
 mod tests;
+mod timer;
 
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use busway_fault::{Action, ChannelPlay, Fired, MessagePlay, OnChannel, Rule, Script};
+use busway_fault::{Action, ChannelPlay, Fired, Later, MessagePlay, OnChannel, Rule, Script};
 use busway_vmbus::{ChannelMeddler, Fault, LogLimit, Meddler, MessageFate, Place, Side};
 use busway_wire::control::MessageType;
 use busway_wire::{Guid, class};
@@ -21,6 +24,7 @@ use log::warn;
 use serde::Serialize;
 
 use crate::lock;
+use timer::Timer;
 
 /// Faults that a report lists; more are only counted.
 const LISTED: usize = 1000;
@@ -32,7 +36,41 @@ pub struct Faults {
     script: Mutex<Arc<Script>>,
     started: Instant,
     messages: Mutex<MessagePlay>,
+    put_off: Mutex<PutOff>,
     record: Mutex<Record>,
+}
+
+/// Messages that are to be sent later, by their names.
+struct PutOff {
+    late: Later<u64>,
+    next_name: u64,
+    timer: Timer,
+}
+
+impl PutOff {
+    /// The name of one more, for whom there is room, to be sent at `due`.
+    fn push(&mut self, due: Duration, now: Duration) -> Option<u64> {
+        let name = self.next_name;
+        if self.late.push(due, name).is_some() {
+            return None;
+        }
+        self.next_name += 1;
+        self.timer.set(self.late.next(), now);
+        Some(name)
+    }
+
+    /// Nobody has any use for the names any more.
+    fn clear(&mut self, now: Duration) {
+        drop(self.late.take());
+        self.timer.set(None, now);
+    }
+
+    /// The name of the next that is due.
+    fn pop(&mut self, now: Duration) -> Option<u64> {
+        let name = self.late.pop(now);
+        self.timer.set(self.late.next(), now);
+        name
+    }
 }
 
 /// What has been done.
@@ -89,7 +127,10 @@ pub struct Event {
 
 impl Faults {
     /// The script of `file`, for a machine that starts now.
-    pub fn start(file: &Path, script: Script) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// Of the host's kernel, which has no timer for it.
+    pub fn start(file: &Path, script: Script) -> io::Result<Arc<Self>> {
         let name = format!("--faults {}", file.display());
         let (rules, seed) = (script.rules.len(), script.seed);
         warn!("{name}: {rules} rules; --fault-seed {seed} repeats this run");
@@ -97,21 +138,31 @@ impl Faults {
     }
 
     /// No faults yet, for a machine that starts now.
-    pub fn none() -> Arc<Self> {
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start).
+    pub fn none() -> io::Result<Arc<Self>> {
         Self::new("faults".to_owned(), Script::empty())
     }
 
-    fn new(name: String, script: Script) -> Arc<Self> {
+    fn new(name: String, script: Script) -> io::Result<Arc<Self>> {
         let mut record = Record::default();
         record.grow(script.rules.len());
         let script = Arc::new(script);
-        Arc::new(Self {
+        let put_off = PutOff { late: Later::default(), next_name: 0, timer: Timer::new()? };
+        Ok(Arc::new(Self {
             name,
             messages: Mutex::new(MessagePlay::new(&script)),
             script: Mutex::new(script),
             started: Instant::now(),
+            put_off: Mutex::new(put_off),
             record: Mutex::new(record),
-        })
+        }))
+    }
+
+    /// Readable when a message that was put off is due: the bus is to look for it.
+    pub fn timer(&self) -> RawFd {
+        lock(&self.put_off).timer.as_raw_fd()
     }
 
     /// Whether anything can go wrong now.
@@ -142,6 +193,7 @@ impl Faults {
         all.retired = all.rules.len();
         *script = Arc::new(all);
         lock(&self.messages).renew(&script);
+        lock(&self.put_off).clear(self.now());
     }
 
     /// The rules as they are now.
@@ -219,17 +271,37 @@ impl Drop for SumUp {
 struct OnBus(Arc<Faults>);
 
 impl Meddler for OnBus {
-    fn message(&self, _side: Side, kind: MessageType, class: Option<Guid>) -> MessageFate {
+    fn message(
+        &self,
+        _side: Side,
+        kind: MessageType,
+        class: Option<Guid>,
+        message: &[u8],
+    ) -> MessageFate {
         let faults = &self.0;
-        let fired = lock(&faults.messages).message(kind, class, faults.now());
+        let now = faults.now();
+        let fired = lock(&faults.messages).message(kind, class, now);
         let place = class.map_or_else(|| "messages".to_owned(), device);
         let name = kind.to_string();
         match fired.and_then(|fired| faults.fired(fired, &place, &name)) {
+            None => MessageFate::Passes,
             Some(Action::Drop) => MessageFate::Lost,
             Some(Action::Duplicate) => MessageFate::Twice,
             Some(Action::Refuse) => MessageFate::Refused,
-            _ => MessageFate::Passes,
+            Some(Action::Delay(span)) => {
+                let name = lock(&faults.put_off).push(now + span.0, now);
+                name.map_or(MessageFate::Passes, MessageFate::PutOff)
+            }
+            Some(action) => {
+                let mut message = message.to_vec();
+                action.edit(&mut 0, &mut [], &mut message);
+                MessageFate::Becomes(message)
+            }
         }
+    }
+
+    fn overdue(&self) -> Option<u64> {
+        lock(&self.0.put_off).pop(self.0.now())
     }
 
     fn channel(&self, place: &Place) -> Result<Option<Box<dyn ChannelMeddler>>, Fault> {

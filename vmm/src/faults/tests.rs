@@ -9,6 +9,7 @@ use busway_vmbus::{ChannelHandler, Device, Io, Offer, Opening, Rewrite, Sent};
 use busway_wire::Version;
 use busway_wire::control::layout::OfferChannel;
 use busway_wire::packet::PacketType;
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
 
@@ -91,7 +92,7 @@ impl Scene {
 
     fn unconnected(rules: &str) -> Self {
         let script = Script::parse(rules, Some(1), 0).unwrap();
-        let faults = Faults::start(Path::new("a.toml"), script);
+        let faults = Faults::start(Path::new("a.toml"), script).unwrap();
         let mut pair = Pair::new(PairConfig::default());
         pair.bus.meddle(Some(faults.meddler()));
         pair.add(Echo);
@@ -297,6 +298,52 @@ fn messages_are_lost_and_doubled() {
     scene.pair.post(&busway_wire::control::GuestMessage::RequestOffers);
     assert!(scene.pair.take_message().is_none());
     scene.pair.post(&busway_wire::control::GuestMessage::RequestOffers);
+    scene.pair.expect_offer();
+}
+
+#[test]
+fn messages_change() {
+    let version = "[[rule]]\nmessage = \"VERSION_RESPONSE\"\nnth = 1\n";
+    let mut scene =
+        Scene::unconnected(&format!("{version}do = {{ set = {{ at = 8, bytes = [0] }} }}"));
+    assert!(!scene.pair.contact(Version::V5_3, 0));
+    assert!(scene.pair.contact(Version::V5_2, 0));
+    let offer = "[[rule]]\nmessage = \"OFFER_CHANNEL\"\ndevice = \"heartbeat\"\n";
+    let scene = Scene::new(&format!("{offer}do = {{ flip = {{ at = 9, mask = 0x81 }} }}"));
+    let mut class = class::HEARTBEAT;
+    class.0[1] ^= 0x81;
+    assert_eq!(scene.offers[0].interface_type, class);
+}
+
+fn late_offers(delay: &str) -> Scene {
+    let offer = "[[rule]]\nmessage = \"OFFER_CHANNEL\"\n";
+    let scene = Scene::new(&format!("{offer}do = {{ delay = \"{delay}\" }}"));
+    assert_eq!(scene.offers.len(), 0, "all have been delivered without it");
+    scene
+}
+
+/// Until something that was put off is due, and then the bus is told.
+fn wait_for_the_timer(scene: &mut Scene) {
+    let put_off = lock(&scene.faults.put_off);
+    let mut timer = [PollFd::new(&put_off.timer, PollFlags::IN)];
+    assert_eq!(poll(&mut timer, None).unwrap(), 1);
+    drop(put_off);
+    scene.pair.bus.overdue();
+}
+
+#[test]
+fn messages_come_later_while_their_guest_is_there() {
+    let mut scene = late_offers("20ms");
+    wait_for_the_timer(&mut scene);
+    assert_eq!(scene.pair.expect_offer().interface_type, class::HEARTBEAT);
+
+    let mut scene = late_offers("20ms");
+    scene.pair.unload();
+    wait_for_the_timer(&mut scene);
+    assert!(scene.pair.take_message().is_none(), "for nobody");
+
+    let mut scene = late_offers("1000s");
+    change(&mut scene, None);
     scene.pair.expect_offer();
 }
 

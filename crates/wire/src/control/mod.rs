@@ -105,6 +105,26 @@ impl MessageType {
                 | Self::MODIFY_CHANNEL_RESPONSE
         )
     }
+
+    /// Whether the host sends it.
+    pub const fn is_hosts(self) -> bool {
+        matches!(
+            self,
+            Self::OFFER_CHANNEL
+                | Self::RESCIND_CHANNEL_OFFER
+                | Self::ALL_OFFERS_DELIVERED
+                | Self::OPEN_CHANNEL_RESULT
+                | Self::GPADL_CREATED
+                | Self::GPADL_TORNDOWN
+                | Self::VERSION_RESPONSE
+                | Self::UNLOAD_RESPONSE
+                | Self::CLOSE_RESERVED_RESPONSE
+                | Self::PAUSE_RESPONSE
+                | Self::TL_CONNECT_RESULT
+                | Self::MODIFY_CHANNEL_RESPONSE
+                | Self::MODIFY_CONNECTION_RESPONSE
+        )
+    }
 }
 
 /// The first eight bytes of every channel message.
