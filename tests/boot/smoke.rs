@@ -3,6 +3,7 @@
 //! `busway smoke` on guests that are well, and on guests that lack a driver.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use serde_json::Value;
@@ -54,12 +55,27 @@ fn smoke(case: &Case, words: &str, flags: &[&str], script: &str) -> Said {
     Said { status: output.status.code(), stdout, report, junit }
 }
 
-/// It would run for ever, and does not have to.
+/// A class that no guest knows.
+const RAW: &str = "11223344-5566-4000-8000-99aabbccddee";
+
+/// It would run for ever, and does not have to. The balloon's driver is told that the raw channel is for it, and
+/// sends what it begins with.
 fn a_stock_guest_passes_and_is_switched_off(case: &Case) -> Outcome {
-    let said = smoke(case, "", &["--net", "loopback"], "ip link set eth0 up; sleep 100000");
+    let sockets = case.path("vsock");
+    fs::create_dir(&sockets).unwrap();
+    let _listener = UnixListener::bind(sockets.join("vsock_1024")).unwrap();
+    let devices = ["storage", "network", "heartbeat", "timesync", "shutdown", "vsock", "raw"];
+    let expected = devices.join(",");
+    let flags = ["--net", "loopback", "--raw", RAW, "--vsock", sockets.to_str().unwrap()];
+    let script = format!(
+        "ip link set eth0 up
+        agent call 1024 &
+        echo {RAW} >/sys/bus/vmbus/drivers/hv_balloon/new_id
+        sleep 100000"
+    );
+    let said = smoke(case, "", &[&flags[..], &["--expect", &expected]].concat(), &script);
     assert_eq!(said.status, Some(0));
-    let names = ["hypervisor", "vmbus", "storage", "network", "heartbeat", "timesync", "shutdown"];
-    for name in names {
+    for name in ["hypervisor", "vmbus"].into_iter().chain(devices) {
         assert_eq!(said.expectation(name)["passed"], true, "{name}");
         assert!(said.stdout.contains(&format!("✓ {name}")), "{name}");
     }
@@ -73,10 +89,15 @@ fn a_stock_guest_passes_and_is_switched_off(case: &Case) -> Outcome {
     Ok(())
 }
 
-/// The bus and all else are there.
+/// The bus and all else are there; what takes a program in the guest is not expected of it.
 fn a_guest_without_its_disk_driver_fails_by_name(case: &Case) -> Outcome {
-    let said = smoke(case, "module_blacklist=hv_storvsc", &[], "usleep 500000");
+    let sockets = case.path("vsock");
+    let flags = ["--raw", RAW, "--vsock", sockets.to_str().unwrap()];
+    let said = smoke(case, "module_blacklist=hv_storvsc", &flags, "usleep 500000");
     assert_eq!(said.status, Some(1));
+    let expected =
+        "expected: hypervisor, vmbus, storage, shutdown, heartbeat, timesync, within 300 s";
+    assert!(said.stdout.contains(expected), "{}", said.stdout);
     assert_eq!(said.expectation("vmbus")["passed"], true);
     let storage = said.expectation("storage");
     assert_eq!(storage["passed"], false);

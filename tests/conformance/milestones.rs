@@ -2,18 +2,22 @@
 
 //! What a witness is told of a guest, step by step.
 
+use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 
 use busway_block::{Disk, DiskOptions};
 use busway_frames::Network;
+use busway_hvsock::Directory;
 use busway_integration::Heartbeat;
 use busway_network::{CardOptions, Mac, NetworkCard};
+use busway_raw::RawDevice;
 use busway_storage::{Luns, StorageController};
 use busway_testkit::{Pair, PairConfig};
 use busway_vmbus::{Milestone, Step, Witness};
 use busway_wire::control::GuestMessage;
+use busway_wire::control::layout::TlConnectRequest;
 use busway_wire::ic::Status;
-use busway_wire::{Guid, Version, class};
+use busway_wire::{Guid, Version, class, hvsock};
 
 use crate::echo::{ECHO, Echo};
 use crate::integration::Utils;
@@ -155,4 +159,46 @@ fn a_card_has_worked_when_a_frame_was_sent() {
     let message = message(&[], &[0xff; 60]);
     driver.send_pages(&mut pair, &[&message], None);
     assert_eq!(notes.steps(class::NETWORK), [Step::Worked]);
+}
+
+#[test]
+fn a_raw_channel_has_worked_when_a_packet_came() {
+    let (mut pair, notes) = watched();
+    let class = Guid::from_text_order(0x11223344_0000_4000_8000_000000000001);
+    pair.add(RawDevice::new(class, Guid::from_text_order(1), false, None));
+    let offer = *pair.connect(Version::V5_3).offer(class);
+    let mut channel = pair.open(&offer, 4, 0).unwrap();
+    assert_eq!(notes.steps(class), OPEN);
+    for id in 0..2 {
+        channel.request(&mut pair, id, b"packet!!");
+        pair.work();
+    }
+    assert_eq!(notes.steps(class), [Step::Worked], "once");
+}
+
+#[test]
+fn a_connection_is_open_or_refused() {
+    let (mut pair, notes) = watched();
+    let place = tempfile::tempdir().unwrap();
+    let directory = Directory::new(place.path());
+    let _listener = UnixListener::bind(directory.to_host(7)).unwrap();
+    pair.bus.set_connector(Box::new(directory));
+    pair.connect(Version::V5_3);
+    notes.take();
+    let guest_endpoint = hvsock::service(1000);
+    for port in [7, 8] {
+        let host_service = hvsock::service(port);
+        let request = TlConnectRequest { guest_endpoint, host_service };
+        pair.post(&GuestMessage::TlConnectRequest(request, None));
+    }
+    let offer = pair.expect_offer();
+    assert!(pair.open(&offer, 8, 0).is_ok());
+    let step = |port, step| {
+        let (class, instance) = (hvsock::service(port), guest_endpoint);
+        Milestone::Device { class, instance, step }
+    };
+    let reason = "nobody took its connection to service 00000008-facb-11e6-bd58-64006a7986d3";
+    let expected =
+        [step(7, Step::Offered), step(8, Step::Failed(reason.to_owned())), step(7, Step::Opened)];
+    assert_eq!(notes.take(), expected);
 }

@@ -13,6 +13,13 @@ use crate::spec::RawSpec;
 /// What the instances of raw channels are counted from.
 const FIRST_INSTANCE: u128 = 0x7261_7700_0000_4000_8000_6275_7377_0000;
 
+/// Whether this is the instance of a raw channel, of whatever class.
+pub fn is_one(instance: Guid) -> bool {
+    let first = Guid::from_text_order(FIRST_INSTANCE);
+    // The number is in the last two bytes.
+    instance.0[..14] == first.0[..14]
+}
+
 /// A raw channel's socket cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[error("--raw: cannot listen on {path}; give a path where nothing is yet, in a directory that is yours", path = path.display())]

@@ -33,7 +33,7 @@ use crate::memory::Layout;
 use crate::nets::{NetError, Nets};
 use crate::raw::{self, RawError};
 use crate::signals;
-use crate::smoke::judge::NotOffered;
+use crate::smoke::judge::{NotOffered, Sight};
 use crate::smoke::watch::Watch;
 use crate::spec::{FaultsSpecError, OnReset, SpecError, VmSpec};
 use crate::strict::{self, Strict};
@@ -346,6 +346,9 @@ impl Session {
         }
         if let Some(vsock) = &self.vsock {
             vsock.attach(&mut bus);
+            if let Some(watch) = &self.watch {
+                watch.saw(&Sight::Sockets);
+            }
         }
         nets.attach(&mut bus);
         self.line.attach(&bus);

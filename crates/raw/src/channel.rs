@@ -161,7 +161,8 @@ fn start_timer() -> io::Result<OwnedFd> {
 }
 
 impl ChannelHandler for RawChannel {
-    fn on_packet(&mut self, packet: Packet<'_>, _io: &mut Io<'_>) -> Result<(), Fault> {
+    fn on_packet(&mut self, packet: Packet<'_>, io: &mut Io<'_>) -> Result<(), Fault> {
+        io.worked();
         if self.listener.is_none() {
             return Ok(());
         }

@@ -439,7 +439,12 @@ impl Bus {
             Some(device) => {
                 self.put(device);
             }
-            None => self.server.refuse_connect(request),
+            None => {
+                let reason = format!("nobody took its connection to service {host_service}");
+                let (class, instance) = (host_service, guest_endpoint);
+                self.saw(Milestone::Device { class, instance, step: Step::Failed(reason) });
+                self.server.refuse_connect(request);
+            }
         }
     }
 

@@ -47,7 +47,8 @@ pub enum Step {
     Ready,
     /// The device was of use: a disk was read, a frame sent, a question answered.
     Worked,
-    /// The channel was closed, or could not be opened, by the guest's fault.
+    /// The channel was closed, or could not be opened, by the guest's fault; or nobody took the
+    /// connection that the guest asked for.
     Failed(String),
 }
 

@@ -41,8 +41,8 @@ pub struct SmokeArgs {
     pub machine: RunArgs,
 
     /// What is expected, with commas between: hypervisor, vmbus, or devices by name (storage,
-    /// network, shutdown, timesync, heartbeat, kvp, ...) [default: all that is offered and needs no
-    /// daemon in the guest]
+    /// network, shutdown, timesync, heartbeat, kvp, vsock, raw, ...) [default: all that is offered
+    /// and needs no program in the guest: not kvp, vss, fcopy, vsock and raw]
     #[arg(long, value_name = "LIST", display_order = 0)]
     pub expect: Option<String>,
 

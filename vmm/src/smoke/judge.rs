@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use busway_vmbus::{Milestone, Step};
-use busway_wire::{Guid, class};
+use busway_wire::{Guid, class, hvsock};
 
-use super::expect::{Expected, HYPERVISOR, VMBUS};
-use super::knowledge;
+use super::expect::{Expected, HYPERVISOR, RAW, SOCKETS, VMBUS};
+use super::knowledge::{self, Driver};
+use crate::raw;
 
 /// Something that was seen of a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub enum Sight {
     HypercallPage,
     /// It enabled a VP's SynIC.
     Synic,
+    /// The machine has sockets between guest and host.
+    Sockets,
     /// What bus and devices report.
     Bus(Milestone),
 }
@@ -86,15 +89,57 @@ pub enum Subject {
         /// Which device.
         instance: Guid,
     },
+    /// A connection by sockets, whichever comes first.
+    Sockets,
+    /// A raw channel.
+    Raw {
+        /// Which driver is meant.
+        class: Guid,
+        /// Which channel.
+        instance: Guid,
+    },
 }
 
 impl Subject {
+    /// What a device of this class and instance is to a judge.
+    fn of(class: Guid, instance: Guid) -> Self {
+        if raw::is_one(instance) {
+            Self::Raw { class, instance }
+        } else if hvsock::port(class).is_some() {
+            Self::Sockets
+        } else {
+            Self::Device { class, instance }
+        }
+    }
+
+    /// What is known of its drivers, if it takes one of its own.
+    pub fn driver(self) -> Option<Driver> {
+        match self {
+            Self::Hypervisor | Self::Vmbus => None,
+            Self::Device { class, .. } => Some(knowledge::driver(class)),
+            Self::Sockets => Some(knowledge::SOCKETS),
+            Self::Raw { .. } => Some(knowledge::RAW),
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Hypervisor => HYPERVISOR.to_owned(),
+            Self::Vmbus => VMBUS.to_owned(),
+            Self::Device { class, .. } => {
+                class::name(class).map_or_else(|| class.to_string(), str::to_owned)
+            }
+            Self::Sockets => SOCKETS.to_owned(),
+            Self::Raw { .. } => RAW.to_owned(),
+        }
+    }
+
     /// The stage at which an expectation is met.
     pub fn needs(self) -> Stage {
         match self {
             Self::Hypervisor => Stage::HypercallPage,
             Self::Vmbus => Stage::OffersRequested,
-            Self::Device { class, .. } => knowledge::driver(class).needs,
+            device => device.driver().map_or(Stage::Opened, |driver| driver.needs),
         }
     }
 }
@@ -115,8 +160,8 @@ pub struct Expectation {
 }
 
 impl Expectation {
-    fn new(name: &str, subject: Subject) -> Self {
-        let (name, reached) = (name.to_owned(), BTreeMap::new());
+    fn new(subject: Subject) -> Self {
+        let (name, reached) = (subject.name(), BTreeMap::new());
         Self { name, subject, reached, version: None, failure: None }
     }
 
@@ -160,20 +205,18 @@ impl Judge {
         let is_wanted = |expectation: &Expectation| match &self.expected {
             Expected::Offered => match expectation.subject {
                 // Of a class without a name no guest is known to have a driver.
-                Subject::Device { class, .. } => {
-                    class::name(class).is_some() && knowledge::driver(class).daemon.is_none()
-                }
-                _ => true,
+                Subject::Device { class, .. } if class::name(class).is_none() => false,
+                subject => subject.driver().is_none_or(|driver| driver.daemon.is_none()),
             },
             Expected::Named(names) => names.contains(&expectation.name),
         };
-        let mut expectations = vec![Expectation::new(HYPERVISOR, Subject::Hypervisor)];
+        let mut expectations = vec![Expectation::new(Subject::Hypervisor)];
         let wants_bus = match &self.expected {
             Expected::Offered => true,
             Expected::Named(names) => names.iter().any(|name| name != HYPERVISOR),
         };
         if wants_bus {
-            expectations.push(Expectation::new(VMBUS, Subject::Vmbus));
+            expectations.push(Expectation::new(Subject::Vmbus));
         }
         expectations.extend(offered.into_iter().filter(is_wanted));
         if let Expected::Named(names) = &self.expected {
@@ -207,6 +250,10 @@ impl Judge {
             }
             Sight::HypercallPage => self.reach(Subject::Hypervisor, Stage::HypercallPage, at, None),
             Sight::Synic => self.reach(Subject::Vmbus, Stage::Synic, at, None),
+            Sight::Sockets => {
+                self.offered(Subject::Sockets);
+                None
+            }
             Sight::Bus(milestone) => self.heard(at, milestone),
         }
     }
@@ -228,26 +275,22 @@ impl Judge {
                 self.reach(Subject::Vmbus, Stage::OffersRequested, at, None)
             }
             Milestone::Device { class, instance, step } => {
-                let subject = Subject::Device { class: *class, instance: *instance };
-                self.stepped(at, subject, *class, step)
+                self.stepped(at, Subject::of(*class, *instance), step)
             }
         }
     }
 
-    fn stepped(
-        &mut self,
-        at: Duration,
-        subject: Subject,
-        class: Guid,
-        step: &Step,
-    ) -> Option<&Expectation> {
+    /// What comes later than the start is somebody's experiment, and not expected.
+    fn offered(&mut self, subject: Subject) {
+        if !self.begun {
+            self.expectations.push(Expectation::new(subject));
+        }
+    }
+
+    fn stepped(&mut self, at: Duration, subject: Subject, step: &Step) -> Option<&Expectation> {
         let (stage, version) = match step {
             Step::Offered => {
-                // What comes later is somebody's experiment, and not expected.
-                if !self.begun {
-                    let name = class::name(class).map_or_else(|| class.to_string(), str::to_owned);
-                    self.expectations.push(Expectation::new(&name, subject));
-                }
+                self.offered(subject);
                 (Stage::Offered, None)
             }
             Step::Opened => (Stage::Opened, None),

@@ -245,6 +245,71 @@ fn kvp_waits_for_its_daemon() {
     assert!(text.contains("hv_kvp_daemon runs in the guest"), "{text}");
 }
 
+/// A judge of a machine with sockets and two raw channels, one of a class that has a name.
+fn judge_of_channels(expected: Expected) -> Judge {
+    let mut judge = Judge::new(expected);
+    judge.saw(Duration::ZERO, &Sight::Sockets);
+    for (class, instance) in RAWS {
+        judge.saw(Duration::ZERO, &step_of(class, instance, Step::Offered));
+    }
+    judge.begin().unwrap();
+    judge
+}
+
+fn step_of(class: Guid, instance: Guid, step: Step) -> Sight {
+    Sight::Bus(Milestone::Device { class, instance, step })
+}
+
+/// Each with the instance that [`raw`] gives it.
+const RAWS: [(Guid, Guid); 2] = [
+    (class::BALLOON, Guid::from_text_order(0x7261_7700_0000_4000_8000_6275_7377_0000)),
+    (
+        Guid::from_text_order(0x11223344_5566_4000_8000_99aabbccddee),
+        Guid::from_text_order(0x7261_7700_0000_4000_8000_6275_7377_0001),
+    ),
+];
+
+#[test]
+fn what_takes_a_program_in_the_guest_is_expected_when_it_is_named() {
+    assert_eq!(names(&judge_of_channels(Expected::Offered)), ["hypervisor", "vmbus"]);
+    let mut judge = judge_of_channels("vsock,raw".parse().unwrap());
+    assert_eq!(names(&judge), ["hypervisor", "vmbus", "vsock", "raw", "raw 2"]);
+    connect(&mut judge);
+    let connection = (hvsock::service(7), DISKS);
+    for (class, instance) in [connection, RAWS[0], RAWS[1]] {
+        judge.saw(millis(1000), &step_of(class, instance, Step::Offered));
+        let met = judge.saw(millis(1001), &step_of(class, instance, Step::Opened)).is_some();
+        assert_eq!(met, class == connection.0, "a connection is of use once it is open");
+        judge.saw(millis(1002), &step_of(class, instance, Step::Worked));
+    }
+    assert!(judge.is_done());
+    let error = self::judge("vsock").begin().unwrap_err().to_string();
+    assert!(error.contains("--expect vsock: the machine has no such device"), "{error}");
+}
+
+#[test]
+fn what_a_program_in_the_guest_has_not_done_is_taught() {
+    let mut judge = judge_of_channels("vsock,raw".parse().unwrap());
+    connect(&mut judge);
+    let said = |judge: &Judge, name| line(&report(judge, End::TimedOut), name);
+    let check = |text: &str, parts: &[&str]| {
+        for part in parts {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    };
+    check(&said(&judge, "vsock"), &["step: none", "TL_CONNECT_REQUEST", "CONFIG_HYPERV_VSOCKETS"]);
+    let new_id =
+        "echo 11223344-5566-4000-8000-99aabbccddee > /sys/bus/vmbus/drivers/uio_hv_generic/new_id";
+    check(&said(&judge, "raw 2"), &["step: offered", "CONFIG_UIO_HV_GENERIC", new_id]);
+    let refused = Step::Failed("nobody took its connection".to_owned());
+    judge.saw(millis(1000), &step_of(hvsock::service(7), DISKS, refused));
+    check(&said(&judge, "vsock"), &["step: none", "nobody took its connection"]);
+    judge.saw(millis(1000), &step_of(hvsock::service(7), DISKS, Step::Offered));
+    check(&said(&judge, "vsock"), &["step: offered", "nobody listens on that port"]);
+    judge.saw(millis(1000), &step_of(RAWS[1].0, RAWS[1].1, Step::Opened));
+    check(&said(&judge, "raw 2"), &["step: channel opened", "its first packet", "monitor"]);
+}
+
 #[test]
 fn a_guest_that_showed_all_and_crashed_has_failed() {
     let mut judge = judge("vmbus");

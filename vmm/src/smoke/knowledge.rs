@@ -4,8 +4,9 @@
 //! have.
 //!
 //! Sources: Linux `drivers/hv/connection.c`, `drivers/hv/hv.c`, `drivers/scsi/storvsc_drv.c`,
-//! `drivers/net/hyperv/`, `drivers/hv/hv_util.c` and the `Kconfig` of each; TLFS, "Synthetic MSRs"
-//! for the guest's identity.
+//! `drivers/net/hyperv/`, `drivers/hv/hv_util.c`, `net/vmw_vsock/hyperv_transport.c`,
+//! `drivers/uio/uio_hv_generic.c` and the `Kconfig` of each; TLFS, "Synthetic MSRs" for the guest's
+//! identity.
 
 use busway_wire::{Guid, class};
 
@@ -20,7 +21,8 @@ pub struct Driver {
     pub option: &'static str,
     /// The stage at which such a device is well.
     pub needs: Stage,
-    /// The program in the guest without which its driver does not get far.
+    /// The program in the guest without which its driver does not get far. What needs one is not
+    /// expected unless it is named.
     pub daemon: Option<&'static str>,
     /// What the guest sends for a version to be agreed on.
     version: &'static str,
@@ -129,6 +131,25 @@ const VIDEO: Driver = Driver {
     ..UNKNOWN
 };
 
+/// What is known of hv_sock, which does nothing by itself.
+pub const SOCKETS: Driver = Driver {
+    module: "hv_sock",
+    option: "CONFIG_HYPERV_VSOCKETS",
+    daemon: Some("a program that connects or listens"),
+    works: "a connection was made",
+    ..UNKNOWN
+};
+
+/// What is known of the drivers of raw channels.
+pub const RAW: Driver = Driver {
+    module: "uio_hv_generic",
+    option: "CONFIG_UIO_HV_GENERIC",
+    needs: Stage::Worked,
+    daemon: Some("a program that sends"),
+    works: "a packet came",
+    ..UNKNOWN
+};
+
 /// What is known of the drivers of `class`.
 pub fn driver(class: Guid) -> Driver {
     match class {
@@ -169,7 +190,9 @@ pub fn missing(expectation: &Expectation, all: &[Expectation]) -> Missing {
             see("hypervisor", "a write to SCONTROL")
         }
         Subject::Vmbus => vmbus(last),
-        Subject::Device { .. } if is_missing(Subject::Vmbus) => see("vmbus", "OPEN_CHANNEL"),
+        _ if is_missing(Subject::Vmbus) => see("vmbus", "OPEN_CHANNEL"),
+        Subject::Sockets => sockets(last),
+        Subject::Raw { class, .. } => raw(class, last),
         Subject::Device { class, .. } => device(&driver(class), last),
     };
     let Missing { next, why } = missing;
@@ -246,6 +269,43 @@ fn device(driver: &Driver, last: Option<Stage>) -> Missing {
             as_said(driver.handshake, &format!("{module} gave up in the middle of its handshake"))
         }
         Some(_) => as_said(driver.work, driver.idle),
+    }
+}
+
+fn sockets(last: Option<Stage>) -> Missing {
+    match last {
+        None => as_said(
+            "TL_CONNECT_REQUEST, or OPEN_CHANNEL of a connection of the host's",
+            "no connection came about, and no guest makes one by itself: a program in it has to \
+             connect to CID 2 and a port on which one of the host listens (DIR/vsock_PORT), or \
+             listen on a port that one of the host asks for (CONNECT PORT on DIR/vsock). The guest \
+             needs hv_sock (CONFIG_HYPERV_VSOCKETS), which connects by VMBus 4.0 or newer",
+        ),
+        Some(_) => as_said(
+            "OPEN_CHANNEL",
+            "the guest did not take the connection: nobody listens on that port in it, or hv_sock \
+             (CONFIG_HYPERV_VSOCKETS) is not loaded",
+        ),
+    }
+}
+
+fn raw(class: Guid, last: Option<Stage>) -> Missing {
+    match last {
+        None | Some(Stage::Offered) => as_said(
+            "OPEN_CHANNEL",
+            &format!(
+                "no driver opened the channel: one for class {class} must be loaded; or, for a \
+                 program in the guest, uio_hv_generic (CONFIG_UIO_HV_GENERIC) has to be given it \
+                 (echo {class} > /sys/bus/vmbus/drivers/uio_hv_generic/new_id), and the program \
+                 has to open /dev/uio0"
+            ),
+        ),
+        Some(_) => as_said(
+            "its first packet",
+            "the channel is open and no packet was taken from it: the driver sent none; or no \
+             program of the host's is connected to the channel's socket (unix=); or the driver \
+             signals by the monitor page, as uio_hv_generic does, and --raw lacks monitor",
+        ),
     }
 }
 

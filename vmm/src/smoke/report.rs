@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::judge::{Expectation, Stage, Subject};
+use super::judge::{Expectation, Stage};
 use super::knowledge::{self, Missing};
 use super::watch::Findings;
 use crate::event_loop::End;
@@ -74,9 +74,7 @@ pub struct StepLine {
 /// The line for an expectation that is met now.
 pub fn met_line(met: &Expectation, at: Duration) -> String {
     let mut words: Vec<&str> = met.version.as_deref().into_iter().collect();
-    if let Subject::Device { class, .. } = met.subject {
-        words.push(knowledge::driver(class).works);
-    }
+    words.extend(met.subject.driver().map(|driver| driver.works));
     format!("✓ {:<12} {:>7.3} s  {}", met.name, at.as_secs_f64(), words.join(", "))
         .trim_end()
         .to_owned()
