@@ -21,57 +21,63 @@ tests![
     a_host_of_version_0_13,
 ];
 
-// Each guest covers a version of the bus, one of storage and one of network. Between them, all that Linux
-// 6.1 speaks is spoken; and all that 5.10 does, which takes the last two hosts.
+// Each guest covers a version of the bus, one of storage, one of network and one of integration components.
+// Between them, all that Linux 6.1 speaks is spoken; and all that 5.10 does, which takes the last two hosts.
 
 fn a_host_of_version_6_0(case: &Case) -> Outcome {
-    falls_back(case, (6, 0), (6, 2), "6.1")
+    falls_back(case, (6, 0), (6, 2), "6.1", "4.0")
 }
 
 fn a_host_of_version_5_3(case: &Case) -> Outcome {
-    falls_back(case, (5, 3), (6, 2), "6.0")
+    falls_back(case, (5, 3), (6, 2), "6.0", "3.2")
 }
 
 fn a_host_of_version_5_2(case: &Case) -> Outcome {
-    falls_back(case, (5, 2), (6, 0), "5.0")
+    falls_back(case, (5, 2), (6, 0), "5.0", "3.1")
 }
 
 fn a_host_of_version_5_1(case: &Case) -> Outcome {
-    falls_back(case, (5, 1), (6, 0), "6.1")
+    falls_back(case, (5, 1), (6, 0), "6.1", "3.0")
 }
 
 fn a_host_of_version_5_0(case: &Case) -> Outcome {
-    falls_back(case, (5, 0), (6, 0), "4.0")
+    falls_back(case, (5, 0), (6, 0), "4.0", "3.0")
 }
 
 fn a_host_of_version_4_1(case: &Case) -> Outcome {
-    falls_back(case, (4, 1), (6, 2), "2")
+    falls_back(case, (4, 1), (6, 2), "2", "3.2")
 }
 
 fn a_host_of_version_4_0(case: &Case) -> Outcome {
-    falls_back(case, (4, 0), (6, 0), "1")
+    falls_back(case, (4, 0), (6, 0), "1", "3.1")
 }
 
 fn a_host_of_version_3_0(case: &Case) -> Outcome {
-    falls_back(case, (3, 0), (5, 1), "5.0")
+    falls_back(case, (3, 0), (5, 1), "5.0", "3.0")
 }
 
 fn a_host_of_version_2_4(case: &Case) -> Outcome {
-    falls_back(case, (2, 4), (5, 1), "2")
+    falls_back(case, (2, 4), (5, 1), "2", "1.0")
 }
 
 fn a_host_of_version_1_1(case: &Case) -> Outcome {
-    falls_back(case, (1, 1), (4, 2), "2")
+    falls_back(case, (1, 1), (4, 2), "2", "1.0")
 }
 
 /// It signals by the interrupt page.
 fn a_host_of_version_0_13(case: &Case) -> Outcome {
-    falls_back(case, (0, 13), (2, 0), "1")
+    falls_back(case, (0, 13), (2, 0), "1", "1.0")
 }
 
 /// The guest asks for its newest versions first, is refused, and works with the host's: it reads its disk
 /// and exchanges bytes with the host, before and after its card was set up anew.
-fn falls_back(case: &Case, bus: (u32, u32), storage: (u32, u32), network: &str) -> Outcome {
+fn falls_back(
+    case: &Case,
+    bus: (u32, u32),
+    storage: (u32, u32),
+    network: &str,
+    integration: &str,
+) -> Outcome {
     if !case.kernel.speaks(bus.0 << 16 | bus.1) {
         return Err(Skip(format!("this kernel does not speak VMBus {}.{}", bus.0, bus.1)));
     }
@@ -89,6 +95,8 @@ fn falls_back(case: &Case, bus: (u32, u32), storage: (u32, u32), network: &str) 
     let guest = guest.flag("--net").flag(format!("tap={},queues=2", tap.name()));
     // The driver of vss complains of hosts before 3.0 (`drivers/hv/hv_snapshot.c`).
     let guest = guest.flag("--integration").flag("shutdown,heartbeat,time,kvp");
+    let guest = guest.flag("--integration-version").flag(integration);
+    let guest = guest.flag("--balloon").flag("--balloon-version").flag("1.0");
     let guest = guest.flag("--vmbus-version").flag(&bus).flag("--storage-version").flag(&storage);
     let guest = guest.flag("--network-version").flag(network).run(&script(
         &tap,
@@ -135,5 +143,33 @@ fn falls_back(case: &Case, bus: (u32, u32), storage: (u32, u32), network: &str) 
     assert_eq!(answer, "COMPLETE_IO SUCCESS to QUERY_PROTOCOL_VERSION");
     let answer = starts("packet", "INIT_COMPLETE");
     assert_eq!(answer, format!("INIT_COMPLETE {network} SUCCESS"));
+    let agreed = |component: &str| {
+        let said = records.iter().filter(|record| record["device"] == component);
+        let mut said = said.filter_map(|record| record["text"].as_str()?.rsplit(" | ").next());
+        let choice = said.find(|said| said.contains("NEGOTIATE") && said.contains("answer"));
+        choice.and_then(|choice| choice.rsplit(": ").next()).unwrap_or_default()
+    };
+    let framework = if integration == "1.0" { "1.0" } else { "3.0" };
+    let newest = components(integration);
+    for (component, version) in ["shutdown", "heartbeat", "timesync"].into_iter().zip(newest) {
+        assert_eq!(agreed(component), format!("{version} (framework {framework})"), "{component}");
+    }
+    let heard = |start: &str| !starts("packet", start).is_empty();
+    assert!(heard(&format!("HEARTBEAT {} answer", newest[1])));
+    assert!(heard(&format!("TIME_SYNC {} answer", newest[2])));
+    let asked = last("packet", &|said| said.starts_with("VERSION_REQUEST"));
+    assert!(asked.ends_with(" 1.0"), "{asked}");
+    assert!(heard("CAPABILITIES_RESPONSE"));
     Ok(())
+}
+
+/// What shutdown, heartbeat and time agree on with a host of this version.
+fn components(newest: &str) -> [&'static str; 3] {
+    match newest {
+        "1.0" => ["1.0", "1.0", "1.0"],
+        "3.0" => ["3.0", "3.0", "3.0"],
+        "3.1" => ["3.1", "3.0", "3.0"],
+        "3.2" => ["3.2", "3.0", "3.0"],
+        _ => ["3.2", "3.0", "4.0"],
+    }
 }

@@ -130,6 +130,15 @@ fn versions_of_windows_8_and_10_are_spoken() {
 }
 
 #[test]
+fn an_older_host_speaks_the_older_version_only() {
+    let balloon =
+        Balloon::new(ROOM).unwrap().with_newest_version(busway_wire::balloon::Version::V1_0);
+    let mut guest = Guest::of(balloon);
+    assert!(!guest.asks_for(0x2_0000));
+    assert!(guest.asks_for(0x1_0000));
+}
+
+#[test]
 fn pages_leave_the_host_and_come_back_zeroed() {
     let mut guest = Guest::ready();
     let pages = 8000..8100_u64;

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use busway_integration::{Clock, Failure, Heartbeat, Phase, Reading, Shutdown, TimeSync};
+use busway_integration::{Clock, Failure, Heartbeat, Phase, Reading, Shutdown, TimeSync, Vss};
 use busway_ring::Outgoing;
 use busway_testkit::{GuestChannel, Pair, PairConfig};
 use busway_vmbus::Device;
 use busway_wire::Version;
-use busway_wire::ic::Status;
 use busway_wire::ic::shutdown::Action;
+use busway_wire::ic::{self, Status};
 
 /// So often that no test waits.
 const OFTEN: Duration = Duration::from_millis(2);
@@ -121,6 +121,36 @@ fn all_versions_are_offered_and_the_guests_choice_is_taken() {
     assert_eq!(offered, versions);
     utils.choose(&question, 3, 0, (3, 2));
     assert_eq!(shutdown.phase().to_string(), "version 3.2");
+}
+
+/// Of a component with one version, that one.
+#[test]
+fn an_older_host_offers_what_it_speaks() {
+    let offered = |mut utils: Utils| {
+        let question = utils.question();
+        let versions = question.body()[8..].chunks_exact(2).map(|word| u16_at(word, 0));
+        let counts = u16_at(question.body(), 0) + u16_at(question.body(), 2);
+        versions.take(2 * usize::from(counts)).collect::<Vec<_>>()
+    };
+    let shutdown = |major, minor| {
+        let shutdown = Shutdown::new().unwrap();
+        Utils::opened(shutdown.with_newest_version(ic::Version::new(major, minor)).device())
+    };
+    let vss = |major, minor| {
+        let vss = Vss::new().unwrap();
+        Utils::opened(vss.with_newest_version(ic::Version::new(major, minor)).device())
+    };
+    assert_eq!(offered(shutdown(3, 1)), [1, 0, 3, 0, 1, 0, 3, 0, 3, 1]);
+    assert_eq!(offered(shutdown(1, 0)), [1, 0, 1, 0]);
+    assert_eq!(offered(vss(4, 0)), [1, 0, 3, 0, 5, 0]);
+    assert_eq!(offered(vss(1, 0)), [1, 0, 5, 0]);
+    // A newer one, of either, is no choice.
+    for (framework, message) in [((3, 0), (1, 0)), ((1, 0), (3, 0))] {
+        let mut utils = shutdown(1, 0);
+        let question = utils.question();
+        utils.choose(&question, framework.0, framework.1, message);
+        assert!(utils.pair.faults[0].to_string().contains("not offered"));
+    }
 }
 
 #[test]

@@ -48,7 +48,10 @@ fn dirt(rects: &[[i32; 4]]) -> Vec<u8> {
 
 impl Guest {
     fn new() -> Self {
-        let screen = Screen::new((1280, 720));
+        Self::of(Screen::new((1280, 720)))
+    }
+
+    fn of(screen: Screen) -> Self {
         let mut pair = Pair::new(PairConfig::default());
         let device = screen.device();
         let class = device.offer().interface_type;
@@ -107,6 +110,17 @@ fn versions_of_windows_8_and_10_are_spoken() {
         guest.say(1, &version);
         let body = [version.as_slice(), &[accepted, 1]].concat();
         assert_eq!(guest.hear(), message(2, &body));
+    }
+}
+
+#[test]
+fn an_older_host_speaks_the_older_version_only() {
+    let screen = Screen::new((1280, 720)).with_newest_version(busway_wire::video::Version::V3_2);
+    let mut guest = Guest::of(screen);
+    for (version, accepted) in [(WIN10, 0), (2 << 16 | 3, 1)] {
+        let version = version.to_le_bytes();
+        guest.say(1, &version);
+        assert_eq!(guest.hear(), message(2, &[version.as_slice(), &[accepted, 1]].concat()));
     }
 }
 

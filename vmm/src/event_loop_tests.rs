@@ -12,7 +12,7 @@ use std::time::Duration;
 use busway_hyperv::synic::Synic;
 use busway_memory::{GuestAddress, GuestMemory, Region};
 use busway_vmbus::ServerConfig;
-use busway_wire::Version;
+use busway_wire::{Version, ic};
 use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
 use super::*;
@@ -70,8 +70,9 @@ impl Guest {
             signals: eventfd(),
             timeout: None,
             watch: None,
-            integration: Integration::new(&IntegrationSpec::default()).unwrap(),
             faults: Faults::none().unwrap(),
+            integration: Integration::new(&IntegrationSpec::default(), ic::Version::new(4, 0))
+                .unwrap(),
             on_panic: OnPanic::Exit,
             panicked: Cell::new(false),
         }

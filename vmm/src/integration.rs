@@ -10,6 +10,7 @@ use busway_integration::{
     Clock, FileCopy, Heartbeat, Kvp, Phase, Reading, Shutdown, TimeSync, Vss,
 };
 use busway_vmbus::Device;
+use busway_wire::ic::Version;
 use busway_wire::ic::shutdown::Action;
 use log::{info, warn};
 
@@ -37,17 +38,18 @@ pub struct Integration {
 }
 
 impl Integration {
-    /// Those of `spec`, before any guest.
-    pub fn new(spec: &IntegrationSpec) -> io::Result<Self> {
+    /// Those of `spec`, before any guest. They speak versions up to `newest`.
+    pub fn new(spec: &IntegrationSpec, newest: Version) -> io::Result<Self> {
         let clock = Arc::new(MachineClock::default());
         Ok(Self {
             spec: spec.clone(),
-            shutdown: Shutdown::new()?,
-            heartbeat: Heartbeat::new(Heartbeat::PERIOD)?,
-            time: TimeSync::new(Arc::clone(&clock) as Arc<dyn Clock>, TimeSync::PERIOD)?,
-            kvp: Kvp::new()?,
-            vss: Vss::new()?,
-            file_copy: FileCopy::new()?,
+            shutdown: Shutdown::new()?.with_newest_version(newest),
+            heartbeat: Heartbeat::new(Heartbeat::PERIOD)?.with_newest_version(newest),
+            time: TimeSync::new(Arc::clone(&clock) as Arc<dyn Clock>, TimeSync::PERIOD)?
+                .with_newest_version(newest),
+            kvp: Kvp::new()?.with_newest_version(newest),
+            vss: Vss::new()?.with_newest_version(newest),
+            file_copy: FileCopy::new()?.with_newest_version(newest),
             clock,
         })
     }

@@ -244,14 +244,16 @@ impl Session {
             .map(Timeout::new)
             .transpose()
             .map_err(failed("timer"))?;
-        let integration = Integration::new(&spec.integration).map_err(failed("eventfd"))?;
+        let integration = Integration::new(&spec.integration, spec.versions.integration.0)
+            .map_err(failed("eventfd"))?;
         let input = Input::new(spec.keyboard, spec.mouse).map_err(failed("eventfd"))?;
         let balloon = spec
             .balloon
             .then(|| Balloon::new(room(spec)))
             .transpose()
-            .map_err(failed("eventfd"))?;
-        let display = Display::open(&spec.display, &input)?;
+            .map_err(failed("eventfd"))?
+            .map(|balloon| balloon.with_newest_version(spec.versions.balloon.0));
+        let display = Display::open(&spec.display, spec.versions.video.0, &input)?;
         let capture = spec.capture.as_ref().map(Capture::start).transpose()?.map(Arc::new);
         let traffic = Arc::new(Traffic::new(capture.clone()));
         let line = BusLine::default();

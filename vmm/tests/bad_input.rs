@@ -122,6 +122,10 @@ const CASES: &[(&str, &[&str])] = &[
     ("run --kernel bzImage --vmbus-version 7.0", &["--vmbus-version 7.0", "0.13, 1.1", "5.3, 6.0"]),
     ("run --kernel bzImage --storage-version 7", &["--storage-version 7", "2.0, 4.2", "6.0, 6.2"]),
     ("smoke --kernel bzImage --network-version 3", &["--network-version 3", "1, 2, 4.0", "6.1"]),
+    (
+        "run --kernel bzImage --integration-version 5",
+        &["--integration-version 5", "1.0, 3.0", "4.0"],
+    ),
     ("run --kernel bzImage --serial tty", &["--serial tty", "stdio, null"]),
     ("run --kernel bzImage --on-panic sleep", &["--on-panic sleep", "exit or wait"]),
     ("run --kernel bzImage --disk nowhere.img", &["--disk", "nowhere.img", "correct the path"]),
@@ -252,7 +256,10 @@ fn print_spec_and_spec_agree() {
     let spec: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
     assert_eq!((&spec["on_reset"], &spec["on_panic"]), (&"exit".into(), &"wait".into()));
     assert_eq!((&spec["timeout"], &spec["serial"]), (&9.into(), &"null".into()));
-    let versions = serde_json::json!({"vmbus": "4.1", "storage": "6.2", "network": "5.0"});
+    let versions = serde_json::json!({
+        "vmbus": "4.1", "storage": "6.2", "network": "5.0",
+        "integration": "4.0", "video": "3.5", "balloon": "2.0",
+    });
     assert_eq!(spec["versions"], versions);
     let again = bench.busway("run --spec vm.json --print-spec").output().unwrap();
     assert_eq!(again.stdout, printed.stdout);

@@ -11,7 +11,7 @@ use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{ChannelHandler, Fault, Io, Progress, Sent, Step, Wakeup, When};
 use busway_wire::balloon::{
     Answer, BalloonRequest, Capabilities, Header, HotAddRequest, HotAdded, MessageType, PageRange,
-    Status, UnballoonRequest, VERSIONS,
+    Status, UnballoonRequest, Version,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -52,6 +52,7 @@ enum Asked {
 
 /// The host's end of the channel.
 pub(crate) struct BalloonChannel {
+    newest: Version,
     shared: Arc<Shared>,
     memory: GuestMemory,
     lent: Lent,
@@ -63,8 +64,10 @@ pub(crate) struct BalloonChannel {
 }
 
 impl BalloonChannel {
-    pub(crate) fn new(shared: Arc<Shared>, memory: GuestMemory) -> Self {
+    /// On a host that speaks no newer version than this.
+    pub(crate) fn new(shared: Arc<Shared>, memory: GuestMemory, newest: Version) -> Self {
         Self {
+            newest,
             shared,
             memory,
             lent: Lent::default(),
@@ -197,7 +200,8 @@ impl ChannelHandler for BalloonChannel {
             MessageType::VERSION_REQUEST => {
                 let version = u32::read_from_prefix(body).map_or(0, |(version, _)| version);
                 self.outgoing.clear();
-                let known = VERSIONS.contains(&version);
+                let asked = Version(version);
+                let known = Version::ALL.contains(&asked) && asked <= self.newest;
                 self.answer(MessageType::VERSION_RESPONSE, header, known);
                 if known {
                     let (major, minor) = ((version >> 16) as u16, version as u16);

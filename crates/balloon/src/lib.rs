@@ -24,6 +24,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use busway_vmbus::{ChannelHandler, Device, Fault, Offer, Opening};
+use busway_wire::balloon::Version;
 use busway_wire::{Guid, class};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -95,6 +96,7 @@ impl Shared {
 /// A balloon in the guest's memory.
 #[derive(Clone)]
 pub struct Balloon {
+    newest: Version,
     shared: Arc<Shared>,
 }
 
@@ -109,7 +111,13 @@ impl Balloon {
             room: Mutex::new(Room { next: room.start, end: room.end }),
             bell,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { newest: Version::V2_0, shared: Arc::new(shared) })
+    }
+
+    /// The same, on a host that speaks no newer version than this.
+    #[must_use]
+    pub fn with_newest_version(self, newest: Version) -> Self {
+        Self { newest, ..self }
     }
 
     /// It, for the bus of a machine that starts: no guest has new memory yet.
@@ -144,6 +152,7 @@ impl Device for Balloon {
     }
 
     fn open(&mut self, opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {
-        Ok(Box::new(BalloonChannel::new(Arc::clone(&self.shared), opening.memory.clone())))
+        let (shared, memory) = (Arc::clone(&self.shared), opening.memory.clone());
+        Ok(Box::new(BalloonChannel::new(shared, memory, self.newest)))
     }
 }

@@ -90,6 +90,8 @@ impl fmt::Display for Phase {
 pub(crate) struct State<S> {
     pub(crate) service: S,
     pub(crate) phase: Phase,
+    /// Of what the host speaks.
+    pub(crate) newest: Version,
 }
 
 pub(crate) struct Shared<S> {
@@ -118,8 +120,16 @@ impl<S> Clone for Component<S> {
 impl<S: Service> Component<S> {
     pub(crate) fn with(service: S) -> std::io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        let state = Mutex::new(State { service, phase: Phase::Closed });
+        let newest = Version::new(u16::MAX, u16::MAX);
+        let state = Mutex::new(State { service, phase: Phase::Closed, newest });
         Ok(Self { shared: Arc::new(Shared { state, bell }) })
+    }
+
+    /// Lets the guest choose none newer, of the framework and of the messages; the oldest of each is
+    /// always there.
+    pub(crate) fn with_newest_version(self, newest: Version) -> Self {
+        self.shared.lock().newest = newest;
+        self
     }
 
     /// How far it and its guest have come.

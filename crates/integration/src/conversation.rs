@@ -17,7 +17,8 @@ use crate::Failure;
 use crate::component::{About, Phase, Question, Service, Shared};
 use crate::timer::Timer;
 
-/// Versions of the framework around all components. Older hosts had others; no guest needs them.
+/// Versions of the framework around all components, oldest first. Older hosts had others; no guest
+/// needs them.
 const FRAMEWORKS: [Version; 2] = [Version::new(1, 0), Version::new(3, 0)];
 
 const BELL: u32 = 0;
@@ -47,6 +48,9 @@ struct Asked {
 pub(crate) struct Conversation<S: Service> {
     shared: Arc<Shared<S>>,
     about: &'static About,
+    /// Versions that the guest is offered, of the framework and of the messages.
+    frameworks: &'static [Version],
+    messages: &'static [Version],
     timer: Timer,
     next_id: u8,
     asked: Option<Asked>,
@@ -59,24 +63,27 @@ impl<S: Service> Conversation<S> {
         let mut state = shared.lock();
         state.phase = Phase::Negotiating;
         let about = state.service.about();
+        let frameworks = up_to(state.newest, &FRAMEWORKS);
+        let messages = up_to(state.newest, about.versions);
         drop(state);
         let header =
             Header::request(MessageType::NEGOTIATE, Version::default(), Version::default(), 0);
-        let packet = header.payload(&Negotiate::body(&FRAMEWORKS, about.versions));
+        let packet = header.payload(&Negotiate::body(frameworks, messages));
         let unsent = Some(packet);
         // Without patience: a driver may answer when its daemon runs, and that may be never.
         let asked = Some(Asked { id: 0, kind: MessageType::NEGOTIATE, patience: None, unsent });
-        Ok(Self { shared, about, timer, next_id: 1, asked, warnings: LogLimit::default() })
+        let warnings = LogLimit::default();
+        Ok(Self { shared, about, frameworks, messages, timer, next_id: 1, asked, warnings })
     }
 
     fn agree(&self, body: &[u8], io: &mut Io<'_>) -> Result<(), AnswerError> {
         let mut state = self.shared.lock();
         state.phase = match Negotiate::choice(body) {
             Ok(agreed) => {
-                if !self.about.versions.contains(&agreed.message) {
+                if !self.messages.contains(&agreed.message) {
                     return Err(AnswerError::NotOffered(agreed.message));
                 }
-                if !FRAMEWORKS.contains(&agreed.framework) {
+                if !self.frameworks.contains(&agreed.framework) {
                     return Err(AnswerError::NotOffered(agreed.framework));
                 }
                 log::info!("{}: version {agreed}", self.about.kind);
@@ -121,6 +128,12 @@ impl<S: Service> Conversation<S> {
             None => state.service.tick(),
         }
     }
+}
+
+/// Those of `versions` that are not newer, and the oldest in any case.
+fn up_to(newest: Version, versions: &'static [Version]) -> &'static [Version] {
+    let count = versions.partition_point(|version| *version <= newest).max(1);
+    versions.get(..count).unwrap_or(versions)
 }
 
 impl<S: Service> ChannelHandler for Conversation<S> {

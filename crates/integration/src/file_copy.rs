@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use busway_vmbus::Device;
-use busway_wire::ic::MessageType;
 use busway_wire::ic::file_copy::{
     FRAGMENT_LEN, Header, Operation, Start, StartFlags, VERSIONS, Write,
 };
+use busway_wire::ic::{MessageType, Version};
 use busway_wire::{Guid, class, utf16};
 use zerocopy::IntoBytes;
 
@@ -67,6 +67,13 @@ impl FileCopy {
     /// One that no guest has seen.
     pub fn new() -> io::Result<Self> {
         Ok(Self { component: Component::new(&ABOUT)?, turn: Arc::default() })
+    }
+
+    /// The same, on a host that speaks no newer version than this of framework and messages; the
+    /// oldest of each is always spoken.
+    #[must_use]
+    pub fn with_newest_version(self, newest: Version) -> Self {
+        Self { component: self.component.with_newest_version(newest), ..self }
     }
 
     /// It, for the bus.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use busway_vmbus::Device;
 use busway_wire::ic::heartbeat::{Heartbeat as Message, VERSIONS};
-use busway_wire::ic::{self, Agreed, MessageType, Status};
+use busway_wire::ic::{self, Agreed, MessageType, Status, Version};
 use busway_wire::{Guid, class};
 use zerocopy::IntoBytes;
 
@@ -53,6 +53,13 @@ impl Heartbeat {
     pub fn new(period: Duration) -> io::Result<Self> {
         let beating = Beating { period, beats: Beats::default(), sequence: 0, due: false };
         Ok(Self { component: Component::with(beating)? })
+    }
+
+    /// The same, on a host that speaks no newer version than this of framework and messages; the
+    /// oldest of each is always spoken.
+    #[must_use]
+    pub fn with_newest_version(self, newest: Version) -> Self {
+        Self { component: self.component.with_newest_version(newest) }
     }
 
     /// It, for the bus.

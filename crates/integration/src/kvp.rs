@@ -10,7 +10,7 @@ use busway_wire::ic::kvp::{
     Delete, Enumerate, Exchange, Families, Header, IpAddresses, Operation, Pair, Pool, VERSIONS,
     Value, key_field,
 };
-use busway_wire::ic::{self, MessageType, Status};
+use busway_wire::ic::{self, MessageType, Status, Version};
 use busway_wire::{Guid, class, utf16};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -58,6 +58,13 @@ impl Kvp {
     /// One that no guest has seen.
     pub fn new() -> io::Result<Self> {
         Ok(Self { component: Component::new(&ABOUT)? })
+    }
+
+    /// The same, on a host that speaks no newer version than this of framework and messages; the
+    /// oldest of each is always spoken.
+    #[must_use]
+    pub fn with_newest_version(self, newest: Version) -> Self {
+        Self { component: self.component.with_newest_version(newest) }
     }
 
     /// It, for the bus.

@@ -6,8 +6,8 @@ use std::io;
 use std::time::Duration;
 
 use busway_vmbus::Device;
-use busway_wire::ic::MessageType;
 use busway_wire::ic::shutdown::{Action, REASON_PLANNED, Shutdown as Message, VERSIONS};
+use busway_wire::ic::{MessageType, Version};
 use busway_wire::{Guid, class};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -38,6 +38,13 @@ impl Shutdown {
     /// One that no guest has seen.
     pub fn new() -> io::Result<Self> {
         Ok(Self { component: Component::new(&ABOUT)? })
+    }
+
+    /// The same, on a host that speaks no newer version than this of framework and messages; the
+    /// oldest of each is always spoken.
+    #[must_use]
+    pub fn with_newest_version(self, newest: Version) -> Self {
+        Self { component: self.component.with_newest_version(newest) }
     }
 
     /// It, for the bus.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use busway_vmbus::Device;
 use busway_wire::ic::time_sync::{Flags, OldSample, Sample, V4_0, VERSIONS};
-use busway_wire::ic::{Agreed, MessageType, Status};
+use busway_wire::ic::{Agreed, MessageType, Status, Version};
 use busway_wire::{Guid, class};
 use zerocopy::IntoBytes;
 
@@ -61,6 +61,13 @@ impl TimeSync {
     pub fn new(clock: Arc<dyn Clock>, period: Duration) -> io::Result<Self> {
         let telling = Telling { clock, period, due: false, sync: false, samples: 0 };
         Ok(Self { component: Component::with(telling)? })
+    }
+
+    /// The same, on a host that speaks no newer version than this of framework and messages; the
+    /// oldest of each is always spoken.
+    #[must_use]
+    pub fn with_newest_version(self, newest: Version) -> Self {
+        Self { component: self.component.with_newest_version(newest) }
     }
 
     /// It, for the bus.

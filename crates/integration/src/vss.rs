@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use busway_vmbus::Device;
 use busway_wire::ic::vss::{HotBackup, Operation, VERSIONS, Vss as Message};
-use busway_wire::ic::{self, MessageType};
+use busway_wire::ic::{self, MessageType, Version};
 use busway_wire::{Guid, class};
 use zerocopy::IntoBytes;
 
@@ -48,6 +48,13 @@ impl Vss {
     /// One that no guest has seen.
     pub fn new() -> io::Result<Self> {
         Ok(Self { component: Component::new(&ABOUT)?, frozen: Arc::default() })
+    }
+
+    /// The same, on a host that speaks no newer version than this of framework and messages; the
+    /// oldest of each is always spoken.
+    #[must_use]
+    pub fn with_newest_version(self, newest: Version) -> Self {
+        Self { component: self.component.with_newest_version(newest), ..self }
     }
 
     /// It, for the bus.

@@ -10,7 +10,7 @@ use busway_vmbus::{ChannelHandler, Fault, Io, Progress, Sent, Step};
 use busway_wire::pipe::PipeHeader;
 use busway_wire::video::{
     Dirt, FeatureChange, Header, MessageType, Rectangle, ResolutionResponse, SituationUpdate,
-    VERSIONS, VersionResponse, VramLocation,
+    Version, VersionResponse, VramLocation,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -44,7 +44,8 @@ impl VideoChannel {
 
     fn version(&mut self, body: &[u8], io: &mut Io<'_>) {
         let version = u32::read_from_prefix(body).map_or(0, |(version, _)| version);
-        let accepted = VERSIONS.contains(&version);
+        let asked = Version(version);
+        let accepted = Version::ALL.contains(&asked) && asked <= self.screen.newest;
         if accepted {
             let (major, minor) = (version as u16, (version >> 16) as u16);
             io.reached(Step::Version { major, minor });

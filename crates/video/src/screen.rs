@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use busway_vmbus::Device;
-use busway_wire::video::{MAX_RESOLUTIONS, Resolution};
+use busway_wire::video::{MAX_RESOLUTIONS, Resolution, Version};
 
 use crate::rect::{Dirt, Rect};
 use crate::surface::{Picture, Surface};
@@ -46,6 +46,7 @@ impl State {
 #[derive(Clone)]
 pub struct Screen {
     preferred: (u16, u16),
+    pub(crate) newest: Version,
     shared: Arc<(Mutex<State>, Condvar)>,
 }
 
@@ -53,7 +54,14 @@ impl Screen {
     /// One that no guest has seen, and for which it should choose this width and height.
     pub fn new(preferred: (u16, u16)) -> Self {
         let state = State { view: View::Nothing, viewers: Vec::new(), next_viewer: 0 };
-        Self { preferred, shared: Arc::new((Mutex::new(state), Condvar::new())) }
+        let shared = Arc::new((Mutex::new(state), Condvar::new()));
+        Self { preferred, newest: Version::V3_5, shared }
+    }
+
+    /// The same, on a host that speaks no newer version than this.
+    #[must_use]
+    pub fn with_newest_version(self, newest: Version) -> Self {
+        Self { newest, ..self }
     }
 
     /// It, for the bus.

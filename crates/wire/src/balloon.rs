@@ -10,8 +10,25 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::open_enum::open_enum;
 
-/// Versions of the protocol, newest first: of Windows 10 and of Windows 8.
-pub const VERSIONS: [u32; 2] = [0x0002_0000, 0x0001_0000];
+/// A version of the protocol, the major number in the upper half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32);
+
+impl Version {
+    /// Windows 8.
+    pub const V1_0: Self = Self(0x0001_0000);
+    /// Windows 10.
+    pub const V2_0: Self = Self(0x0002_0000);
+
+    /// Every version that is spoken, oldest first.
+    pub const ALL: [Self; 2] = [Self::V1_0, Self::V2_0];
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 >> 16, self.0 & 0xffff)
+    }
+}
 
 open_enum! {
     /// What a message is.
@@ -182,7 +199,7 @@ impl fmt::Display for Text<'_> {
         write!(f, "{kind} #{id}")?;
         let word = body.first_chunk().map(|word| u32::from_le_bytes(*word)).unwrap_or_default();
         match kind {
-            MessageType::VERSION_REQUEST => write!(f, " {}.{}", word >> 16, word & 0xffff),
+            MessageType::VERSION_REQUEST => write!(f, " {}", Version(word)),
             MessageType::VERSION_RESPONSE | MessageType::CAPABILITIES_RESPONSE => {
                 f.write_str(if word & 1 != 0 { " accepted" } else { " refused" })
             }

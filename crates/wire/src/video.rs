@@ -13,9 +13,25 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::open_enum::open_enum;
 
-/// Versions of the protocol, the minor number in the upper half: 3.5 of Windows 10 and 3.2 of
-/// Windows 8.
-pub const VERSIONS: [u32; 2] = [0x0005_0003, 0x0002_0003];
+/// A version of the protocol, the minor number in the upper half.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32);
+
+impl Version {
+    /// Windows 8.
+    pub const V3_2: Self = Self(0x0002_0003);
+    /// Windows 10.
+    pub const V3_5: Self = Self(0x0005_0003);
+
+    /// Every version that is spoken, oldest first.
+    pub const ALL: [Self; 2] = [Self::V3_2, Self::V3_5];
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 & 0xffff, self.0 >> 16)
+    }
+}
 
 /// The most resolutions that a [`ResolutionResponse`] can name.
 pub const MAX_RESOLUTIONS: usize = 64;
@@ -239,7 +255,7 @@ impl fmt::Display for Text<'_> {
         write!(f, "{}", header.kind())?;
         let details = match header.kind() {
             MessageType::VERSION_REQUEST => U32::read_from_prefix(body)
-                .map(|(version, _)| format!("{}.{}", version.get() & 0xffff, version.get() >> 16))
+                .map(|(version, _)| Version(version.get()).to_string())
                 .ok(),
             MessageType::VERSION_RESPONSE => VersionResponse::read_from_prefix(body)
                 .map(|(to, _)| if to.accepted != 0 { "accepted" } else { "refused" }.to_owned())

@@ -126,7 +126,7 @@ fn say(mut client: &UnixStream, line: &Line) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use busway_wire::{nvsp, storvsc};
+    use busway_wire::{ic, nvsp, storvsc};
 
     use super::*;
     use crate::bus::BusLine;
@@ -145,7 +145,8 @@ mod tests {
 
     fn server(path: &Path) -> Result<Server, ControlError> {
         let spec: IntegrationSpec = "shutdown,time".parse().unwrap();
-        let (integration, input) = (Integration::new(&spec), Input::new(false, false));
+        let (integration, input) =
+            (Integration::new(&spec, ic::Version::new(4, 0)), Input::new(false, false));
         let (integration, input) = (integration.unwrap(), input.unwrap());
         let traffic = Arc::new(Traffic::new(None));
         let (display, balloon) = (None, None);

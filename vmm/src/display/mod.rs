@@ -8,6 +8,7 @@ mod vnc;
 use std::path::{Path, PathBuf};
 
 use busway_video::Screen;
+use busway_wire::video::Version;
 use log::{info, warn};
 
 use crate::bus::VmBus;
@@ -49,10 +50,15 @@ pub struct Screenshot {
 }
 
 impl Display {
-    /// The screen that `spec` wants, if any. Keys and pointer of those who see it go to `input`.
-    pub fn open(spec: &DisplaySpec, input: &Input) -> Result<Option<Self>, VncError> {
+    /// The screen that `spec` wants, if any, which speaks versions up to `newest`. Keys and pointer of
+    /// those who see it go to `input`.
+    pub fn open(
+        spec: &DisplaySpec,
+        newest: Version,
+        input: &Input,
+    ) -> Result<Option<Self>, VncError> {
         let Some(size) = spec.size() else { return Ok(None) };
-        let screen = Screen::new(size);
+        let screen = Screen::new(size).with_newest_version(newest);
         let file = match spec {
             DisplaySpec::Vnc(address, _) => {
                 let address = vnc::start(*address, screen.clone(), input.clone())?;

@@ -4,7 +4,7 @@
 
 use std::fmt::Display;
 
-use busway_wire::{Version as BusVersion, nvsp, storvsc};
+use busway_wire::{Version as BusVersion, balloon, ic, nvsp, storvsc, video};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,23 @@ impl Protocol for storvsc::Version {
 impl Protocol for nvsp::Version {
     const VERSIONS: &'static [Self] = &Self::ALL;
     const NEWEST: Self = Self::V6_1;
+}
+
+/// Of the components' messages and of the framework around them.
+impl Protocol for ic::Version {
+    const VERSIONS: &'static [Self] =
+        &[Self::new(1, 0), Self::new(3, 0), Self::new(3, 1), Self::new(3, 2), Self::new(4, 0)];
+    const NEWEST: Self = Self::new(4, 0);
+}
+
+impl Protocol for video::Version {
+    const VERSIONS: &'static [Self] = &Self::ALL;
+    const NEWEST: Self = Self::V3_5;
+}
+
+impl Protocol for balloon::Version {
+    const VERSIONS: &'static [Self] = &Self::ALL;
+    const NEWEST: Self = Self::V2_0;
 }
 
 /// The newest version that the host speaks of a protocol.
@@ -77,6 +94,12 @@ pub struct VersionsSpec {
     pub storage: Newest<storvsc::Version>,
     /// Of its network cards (NVSP).
     pub network: Newest<nvsp::Version>,
+    /// Of its integration components. Of vss and copy there is one version, which is always there.
+    pub integration: Newest<ic::Version>,
+    /// Of its screen.
+    pub video: Newest<video::Version>,
+    /// Of its balloon.
+    pub balloon: Newest<balloon::Version>,
 }
 
 /// The same by flags.
@@ -94,6 +117,19 @@ pub struct VersionArgs {
     /// The same for network cards (NVSP): 1, 2, 4.0, 5.0, 6.0 or 6.1 [default: 6.1]
     #[arg(long, value_name = "VERSION")]
     pub network_version: Option<String>,
+
+    /// The same for integration components and their framework: 1.0, 3.0, 3.1, 3.2 or 4.0 [default:
+    /// 4.0]
+    #[arg(long, value_name = "VERSION")]
+    pub integration_version: Option<String>,
+
+    /// The same for the screen: 3.2 or 3.5 [default: 3.5]
+    #[arg(long, value_name = "VERSION")]
+    pub video_version: Option<String>,
+
+    /// The same for the balloon: 1.0 or 2.0 [default: 2.0]
+    #[arg(long, value_name = "VERSION")]
+    pub balloon_version: Option<String>,
 }
 
 impl VersionArgs {
@@ -101,7 +137,10 @@ impl VersionArgs {
     pub fn apply(&self, spec: &mut VersionsSpec) -> Result<(), SpecError> {
         set("vmbus-version", self.vmbus_version.as_ref(), &mut spec.vmbus)?;
         set("storage-version", self.storage_version.as_ref(), &mut spec.storage)?;
-        set("network-version", self.network_version.as_ref(), &mut spec.network)
+        set("network-version", self.network_version.as_ref(), &mut spec.network)?;
+        set("integration-version", self.integration_version.as_ref(), &mut spec.integration)?;
+        set("video-version", self.video_version.as_ref(), &mut spec.video)?;
+        set("balloon-version", self.balloon_version.as_ref(), &mut spec.balloon)
     }
 }
 
@@ -142,6 +181,9 @@ mod tests {
         agrees::<BusVersion>("0.13 1.1 2.4 3.0 4.0 4.1 5.0 5.1 5.2 5.3 6.0");
         agrees::<storvsc::Version>("2.0 4.2 5.1 6.0 6.2");
         agrees::<nvsp::Version>("1 2 4.0 5.0 6.0 6.1");
+        agrees::<ic::Version>("1.0 3.0 3.1 3.2 4.0");
+        agrees::<video::Version>("3.2 3.5");
+        agrees::<balloon::Version>("1.0 2.0");
         let short: Newest<nvsp::Version> = "5".to_owned().try_into().unwrap();
         assert_eq!(short.0, nvsp::Version::V5);
     }
@@ -152,14 +194,19 @@ mod tests {
         let args = VersionArgs {
             vmbus_version: Some("2.4".to_owned()),
             storage_version: Some("6.0".to_owned()),
-            network_version: None,
+            integration_version: Some("3.0".to_owned()),
+            video_version: Some("3.2".to_owned()),
+            balloon_version: Some("1".to_owned()),
+            ..VersionArgs::default()
         };
         args.apply(&mut spec).unwrap();
         assert_eq!(spec.vmbus.0, BusVersion::V2_4);
         assert_eq!(spec.storage.0, storvsc::Version::V6_0);
         assert_eq!(spec.network.0, nvsp::Version::V5);
         let printed = serde_json::to_string(&spec).unwrap();
-        assert_eq!(printed, r#"{"vmbus":"2.4","storage":"6.0","network":"5.0"}"#);
+        let bus = r#"{"vmbus":"2.4","storage":"6.0","network":"5.0","#;
+        let rest = r#""integration":"3.0","video":"3.2","balloon":"1.0"}"#;
+        assert_eq!(printed, [bus, rest].concat());
     }
 
     /// The help's lists are by hand.
@@ -182,6 +229,9 @@ mod tests {
             lists::<BusVersion>(&help("vmbus_version"));
             lists::<storvsc::Version>(&help("storage_version"));
             lists::<nvsp::Version>(&help("network_version"));
+            lists::<ic::Version>(&help("integration_version"));
+            lists::<video::Version>(&help("video_version"));
+            lists::<balloon::Version>(&help("balloon_version"));
         }
     }
 }
