@@ -199,7 +199,7 @@ fn an_older_version_is_agreed_on_and_a_late_disk_is_found(case: &Case) -> Outcom
 /// Scripts of docs/faults, what each keeps from working, and how far that comes by the host's account.
 const SILENT: [(&str, &str, &str); 13] = [
     (include_str!("../../docs/faults/silent-host.toml"), "storage", "channel opened"),
-    (include_str!("../../docs/faults/silent-version.toml"), "vmbus", "connected"),
+    (include_str!("../../docs/faults/silent-version.toml"), "vmbus", "SynIC enabled"),
     (include_str!("../../docs/faults/silent-offers.toml"), "vmbus", "connected"),
     (include_str!("../../docs/faults/silent-gpadl.toml"), "storage", "offered"),
     (include_str!("../../docs/faults/silent-open.toml"), "storage", "channel opened"),

@@ -41,7 +41,7 @@ fn a_host_of_version_5_1(case: &Case) -> Outcome {
 }
 
 fn a_host_of_version_5_0(case: &Case) -> Outcome {
-    falls_back(case, (5, 0), (6, 0), "4.0", "3.0")
+    falls_back(case, (5, 0), (6, 0), "4.0", "4.0")
 }
 
 fn a_host_of_version_4_1(case: &Case) -> Outcome {

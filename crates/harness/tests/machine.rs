@@ -4,19 +4,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use busway_harness::{Control, Machine};
 use tempfile::TempDir;
 
-/// A program of this text.
-fn program(directory: &TempDir, text: &str) -> std::path::PathBuf {
+/// A program of this text. Another process writes it: what is open for writing here goes to every program that
+/// another test starts at that moment, and is busy until that one runs.
+fn program(directory: &TempDir, text: &str) -> PathBuf {
     let path = directory.path().join("busway");
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut writer = Command::new("sh");
+    writer.args(["-c", "printf '#!/bin/sh\n%s\n' \"$1\" >\"$0\" && chmod 755 \"$0\""]);
+    assert!(writer.arg(&path).arg(text).status().unwrap().success());
     path
 }
 
