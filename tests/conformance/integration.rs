@@ -316,6 +316,26 @@ fn the_guest_sets_its_clock_once_and_notes_samples_then() {
     assert_eq!(utils.question().body()[16], 1, "the machine went on after a pause");
 }
 
+/// The host's time alone goes on by a little, by much, and back.
+struct Leaps(AtomicU64);
+
+impl Clock for Leaps {
+    fn now(&self) -> Reading {
+        const SECOND: u64 = 10_000_000;
+        let turn = self.0.fetch_add(1, Ordering::Relaxed);
+        let host = [10, 10, 11, 13, 13, 3].map(|second| second * SECOND);
+        Reading { host: host.get(turn as usize).copied().unwrap_or(3 * SECOND), reference: 500 }
+    }
+}
+
+#[test]
+fn the_guest_sets_its_clock_again_after_the_host_has_slept_or_its_clock_was_set() {
+    let time = TimeSync::new(Arc::new(Leaps(AtomicU64::new(0))), OFTEN).unwrap();
+    let mut utils = Utils::agreed(time.device(), 4, 0);
+    let flags: Vec<u8> = (0..7).map(|_| utils.question().body()[16]).collect();
+    assert_eq!(flags, [1, 2, 2, 1, 2, 1, 2]);
+}
+
 #[test]
 fn older_guests_get_the_older_sample() {
     let mut utils = Utils::agreed(time_sync(OFTEN).device(), 3, 0);

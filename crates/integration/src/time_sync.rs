@@ -50,6 +50,8 @@ struct Telling {
     due: bool,
     /// The guest shall set its clock, not only note the sample.
     sync: bool,
+    /// What the host's time was ahead of the reference counter when it was last told.
+    ahead: Option<u64>,
     samples: u64,
 }
 
@@ -59,7 +61,8 @@ impl TimeSync {
 
     /// One that tells the time of `clock` every `period`, and that no guest has seen.
     pub fn new(clock: Arc<dyn Clock>, period: Duration) -> io::Result<Self> {
-        let telling = Telling { clock, period, due: false, sync: false, samples: 0 };
+        let (due, sync, ahead, samples) = (false, false, None, 0);
+        let telling = Telling { clock, period, due, sync, ahead, samples };
         Ok(Self { component: Component::with(telling)? })
     }
 
@@ -94,9 +97,20 @@ impl TimeSync {
     }
 }
 
+/// A second, in units of 100 ns: no clock is steered so far between two samples.
+const LEAP: u64 = 10_000_000;
+
 impl Telling {
+    /// Whether the host's time has gone on without the guest's since it was last told, or back: the host has
+    /// slept, or its clock was set.
+    fn has_leapt(&mut self, reading: Reading) -> bool {
+        let ahead = reading.host.wrapping_sub(reading.reference);
+        let last = self.ahead.replace(ahead).unwrap_or(ahead);
+        ahead.wrapping_sub(last).min(last.wrapping_sub(ahead)) > LEAP
+    }
+
     fn body(&mut self, agreed: Agreed, reading: Reading) -> Vec<u8> {
-        let sync = std::mem::take(&mut self.sync);
+        let sync = std::mem::take(&mut self.sync) | self.has_leapt(reading);
         let flags = if sync { Flags::SYNC } else { Flags::SAMPLE }.bits();
         let Reading { host: host_time, reference: reference_time } = reading;
         if agreed.message >= V4_0 {
