@@ -22,7 +22,7 @@ fn the_hypervisor_is_hyper_v(case: &Case) -> Outcome {
     let guest = survey::of(case);
     assert_eq!(guest.fact("detected"), "Microsoft Hyper-V");
     assert!(guest.fact("privileges").contains("hints"));
-    assert!(guest.fact("build").starts_with("10.0."));
+    assert!(guest.fact("build").starts_with("10.0"));
     assert_eq!(guest.fact("firmware_bugs"), "0");
     assert_eq!(guest.number("cpus"), 4);
     Ok(())

@@ -4,8 +4,8 @@ dd if=$disk of=/dev/null bs=1M 2>/dev/null
 
 fact cpus $(nproc)
 fact release $(uname -r)
-dmesg | sed -n 's/.*Hypervisor detected: /detected=/p; s/.*Hyper-V: privilege flags /privileges=/p
-    s/.*Hyper-V: \(Host\|Hypervisor\) Build /build=/p; s/.*Vmbus version:/vmbus=/p'
+dmesg | sed -n 's/.*Hypervisor detected: /detected=/p; s/.*Hyper-V: \(privilege flags\|features\) /privileges=/p
+    s/.*Hyper-V: \(Host\|Hypervisor\) Build /build=/p; s/.*Hyper-V Host Build:[0-9]*-/build=/p; s/.*Vmbus version:/vmbus=/p'
 fact firmware_bugs "$(dmesg | grep -ci 'firmware bug\|fw bug' || true)"
 dmesg -r | sed -n 's/^<[0-3]>/complaint=/p'
 dmesg | grep -i 'probe.*fail\|call trace\|timed out\|invalid transaction' | sed 's/^/trouble=/'
