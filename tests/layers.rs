@@ -54,7 +54,9 @@ const VMM_ONLY: &[&str] = &["kvm-ioctls", "kvm-bindings", "event-manager"];
 /// The files that may contain `unsafe`.
 const UNSAFE: &[&str] = &[
     "crates/block/src/kernel.rs",
-    "crates/frames/src/kernel.rs",
+    "crates/block/src/ordered.rs",
+    "crates/frames/src/kernel/burst.rs",
+    "crates/frames/src/kernel/mod.rs",
     "crates/memory/src/buffer.rs",
     "crates/memory/src/guest.rs",
     "crates/memory/src/slices.rs",

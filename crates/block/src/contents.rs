@@ -11,6 +11,7 @@ use std::sync::{PoisonError, RwLock};
 use busway_memory::GuestSlices;
 use imago::FormatAccess;
 
+use crate::ordered::OrderedFile;
 use crate::scratch::Scratch;
 use crate::vhd::{self, invalid};
 use crate::vhdx::Vhdx;
@@ -19,8 +20,8 @@ use crate::{IoError, Operation};
 /// Bytes that go through a buffer at once.
 const BUFFER_LEN: usize = 1 << 20;
 
-/// The library's image on the library's file.
-pub(crate) type Library = FormatAccess<imago::file::File>;
+/// The library's image on a file of its own.
+pub(crate) type Library = FormatAccess<OrderedFile>;
 
 /// What holds a disk's bytes, and how.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(crate) enum Contents {
     Vhd(File, vhd::Dynamic),
     /// In blocks of a VHDX.
     Vhdx(File, Vhdx),
-    /// However the library says: discarding is for one at a time there.
+    /// However the library says: discarding and flushing are for one at a time there.
     Library(Box<RwLock<Library>>),
     /// What was written, over what is only read.
     Temporary(Scratch, Box<Contents>),
@@ -53,9 +54,9 @@ impl Contents {
     pub(crate) fn flush(&self) -> io::Result<()> {
         match self {
             Self::Library(library) => {
-                let library = library.read().unwrap_or_else(PoisonError::into_inner);
-                library.flush()?;
-                library.sync()
+                // What another thread has just begun must not be half in what is flushed.
+                library.write().unwrap_or_else(PoisonError::into_inner).flush()?;
+                library.read().unwrap_or_else(PoisonError::into_inner).sync()
             }
             // What is thrown away need not survive anything; the others are only read.
             Self::Plain(..) | Self::Vhd(..) | Self::Vhdx(..) | Self::Temporary(..) => Ok(()),

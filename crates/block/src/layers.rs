@@ -16,11 +16,10 @@ use imago::vmdk::Vmdk;
 
 use crate::contents::{Contents, Library};
 use crate::open::{DiskOptions, Layer, OpenError, lock, open_file, refine};
+use crate::ordered::OrderedFile;
 use crate::scratch::Scratch;
 use crate::vhd::Vhd;
 use crate::{Format, vhd, vhdx};
-
-type LibraryFile = imago::file::File;
 
 /// Opens what an image's own header names: files that lie below it, locked as it is. Only where the
 /// user has said what format it is: a guest that has a raw image can write such a header into it, and
@@ -29,15 +28,15 @@ struct Below {
     is_trusted: bool,
 }
 
-impl ImplicitOpenGate<LibraryFile> for Below {
-    fn open_format<F: FormatDriverBuilder<LibraryFile>>(
+impl ImplicitOpenGate<OrderedFile> for Below {
+    fn open_format<F: FormatDriverBuilder<OrderedFile>>(
         &mut self,
         builder: F,
     ) -> io::Result<Library> {
         Ok(Library::new(builder.write(false).open(Self { is_trusted: self.is_trusted })?))
     }
 
-    fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<LibraryFile> {
+    fn open_storage(&mut self, options: StorageOpenOptions) -> io::Result<OrderedFile> {
         let path = options.get_filename().ok_or(io::ErrorKind::NotFound)?.to_owned();
         if !self.is_trusted {
             return Err(io::Error::other(format!(
@@ -46,12 +45,8 @@ impl ImplicitOpenGate<LibraryFile> for Below {
             )));
         }
         let (file, _) = open_file(&path, !options.get_writable()).map_err(io::Error::other)?;
-        library_file(file, &path, options.get_writable())
+        OrderedFile::new(file, &path, options.get_writable(), false)
     }
-}
-
-fn library_file(file: File, path: &Path, writes: bool) -> io::Result<LibraryFile> {
-    LibraryFile::from_open_file(file, StorageOpenOptions::new().filename(path).write(writes))
 }
 
 /// Opens the image of `format` in a file and its length, and what lies over it; with the least bytes
@@ -113,14 +108,14 @@ fn library(
     is_trusted: bool,
 ) -> io::Result<Library> {
     let below = Below { is_trusted };
-    let file = library_file(file, path, writes)?;
+    let file = OrderedFile::new(file, path, writes, writes && format == Format::Qcow2)?;
     Ok(match format {
         Format::Qcow2 => {
-            Library::new(Qcow2::<LibraryFile>::builder(file).write(writes).open(below)?)
+            Library::new(Qcow2::<OrderedFile>::builder(file).write(writes).open(below)?)
         }
-        Format::Vmdk => Library::new(Vmdk::<LibraryFile>::builder(file).open(below)?),
+        Format::Vmdk => Library::new(Vmdk::<OrderedFile>::builder(file).open(below)?),
         Format::Raw | Format::Vhd | Format::Vhdx => {
-            Library::new(Raw::<LibraryFile>::builder(file).write(writes).open(below)?)
+            Library::new(Raw::<OrderedFile>::builder(file).write(writes).open(below)?)
         }
     })
 }
@@ -137,8 +132,8 @@ fn over(
     let opened = match overlay.try_exists().map_err(failed)? {
         true => {
             let (file, _) = open_file(overlay, false)?;
-            let file = library_file(file, overlay, true).map_err(failed)?;
-            let image = Qcow2::<LibraryFile>::builder(file).backing(Some(below)).write(true);
+            let file = OrderedFile::new(file, overlay, true, true).map_err(failed)?;
+            let image = Qcow2::<OrderedFile>::builder(file).backing(Some(below)).write(true);
             image.open(Below { is_trusted: false })
         }
         false => {
@@ -152,6 +147,8 @@ fn over(
         }
     };
     let library = Library::new(opened.map_err(failed)?);
+    // What the library has allocated for a new image is only counted in its cache.
+    library.flush().map_err(failed)?;
     Ok(Contents::Library(Box::new(RwLock::new(library))))
 }
 
@@ -161,10 +158,10 @@ fn make(
     format: Format,
     below: Library,
     file: File,
-) -> io::Result<Qcow2<LibraryFile>> {
+) -> io::Result<Qcow2<OrderedFile>> {
     let name = path.canonicalize()?.into_os_string().into_string();
     let name = name.map_err(|_| io::Error::other("the image's path is no UTF-8"))?;
-    Qcow2::<LibraryFile>::create_builder(library_file(file, overlay, true)?)
+    Qcow2::<OrderedFile>::create_builder(OrderedFile::new(file, overlay, true, true)?)
         .size(below.size())
         .backing(name, format.to_string())
         .create_open(Below { is_trusted: false }, |file| {

@@ -374,6 +374,58 @@ fn an_overlay_is_made_and_kept_and_its_base_is_as_it_was() {
     }
 }
 
+/// Clusters that a qcow2 refers to and says to be free, by its own tables (QEMU `docs/interop/qcow2.rst`),
+/// and those that the guest's data is in.
+fn uncounted(path: &Path) -> (Vec<u64>, usize) {
+    let bytes = fs::read(path).unwrap();
+    let get = |at: u64| match bytes.get(at as usize..at as usize + 8) {
+        Some(field) => u64::from_be_bytes(field.try_into().unwrap()),
+        None => 0,
+    };
+    let bits = get(16) as u32;
+    assert_eq!(get(96) >> 32, 4, "counts of 16 bits");
+    let cluster_of = |entry: u64| entry & 0x00ff_ffff_ffff_fe00;
+    let count = |cluster: u64| {
+        let number = cluster >> bits;
+        let block = get(get(48) + (number >> (bits - 1)) * 8);
+        let at = block + number % (1 << (bits - 1)) * 2;
+        if block == 0 { 0 } else { get(at) >> 48 }
+    };
+    let (first_entries, first) = (get(36) >> 32, get(40));
+    let mut referred = vec![0, first, get(48)];
+    let mut data = 0;
+    for entry in 0..first_entries {
+        let second = cluster_of(get(first + entry * 8));
+        if second == 0 {
+            continue;
+        }
+        referred.push(second);
+        let clusters = (0..1 << (bits - 3)).map(|entry| cluster_of(get(second + entry * 8)));
+        let clusters: Vec<_> = clusters.filter(|cluster| *cluster != 0).collect();
+        data += clusters.len();
+        referred.extend(clusters);
+    }
+    (referred.into_iter().filter(|cluster| count(*cluster) == 0).collect(), data)
+}
+
+#[test]
+fn an_overlay_is_whole_whenever_busway_is_killed() {
+    let (_folder, at) = folder();
+    File::create(at("raw")).unwrap().set_len(2 << 30).unwrap();
+    let overlay = at("over");
+    let mut bench =
+        Bench::new(Disk::open(&at("raw"), &with(Layer::Overlay(overlay.clone()))).unwrap());
+    let none: Vec<u64> = Vec::new();
+    assert_eq!(uncounted(&overlay), (none.clone(), 0));
+    // The second has another table of its own than the first.
+    for (turn, offset) in [MIB, 700 * MIB].into_iter().enumerate() {
+        bench.write(offset, &[7; 3 << 16]).unwrap();
+        assert_eq!(uncounted(&overlay), (none.clone(), 3 * turn), "turn {turn}, before the flush");
+        bench.go(Operation::Flush, 0, 0).unwrap();
+        assert_eq!(uncounted(&overlay), (none.clone(), 3 * turn + 3), "turn {turn}");
+    }
+}
+
 #[test]
 fn what_cannot_be_used_is_refused_with_a_remedy() {
     let (_folder, at) = folder();

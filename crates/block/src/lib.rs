@@ -22,6 +22,7 @@ mod format;
 mod kernel;
 mod layers;
 mod open;
+mod ordered;
 mod parked;
 mod progress;
 mod queue;

@@ -13,7 +13,7 @@
 //! many.
 //!
 //! No packet of a ring, no RNDIS and no thread here. The system calls on raw memory, and with them
-//! all `unsafe` code, are in one file, `kernel.rs`.
+//! all `unsafe` code, are in one place, `kernel`.
 
 mod error;
 mod header;
@@ -28,7 +28,11 @@ mod tap;
 pub use error::OpenError;
 pub use header::{FrameHeader, GsoType, HeaderFlags};
 pub use network::{Network, Offloads};
-pub use queue::Queue;
+pub use queue::{Lost, Queue};
 
 /// Bytes of the longest frame: an IP packet of 65535 bytes, an Ethernet header and a VLAN tag.
 pub const MAX_FRAME: usize = 65535 + 14 + 4;
+
+/// Bytes of the longest beginning that a frame may have apart from its rest: the headers that a card
+/// changes, and a VLAN tag.
+pub const MAX_HEAD: usize = 256 + 4;

@@ -97,7 +97,7 @@ impl Network {
     /// queues, frames can be sent and none come.
     pub fn queue(&self, index: u16) -> io::Result<Queue> {
         Ok(Queue::new(match &*self.inner {
-            Inner::Tap(tap) => Kind::Tap(tap.queue(index)?),
+            Inner::Tap(tap) => Kind::Tap(Box::new(tap.queue(index)?)),
             Inner::Stream(stream, _) if index == 0 => Kind::stream(Arc::clone(stream))?,
             Inner::Stream(..) => return Err(io::ErrorKind::NotFound.into()),
             Inner::Loopback => Kind::Loopback(Loopback::default()),

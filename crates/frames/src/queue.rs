@@ -19,9 +19,25 @@ pub struct Queue {
     kind: Kind,
 }
 
+/// Frames that were taken and could not be sent.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// How many.
+    pub frames: u64,
+    /// Why the last of them was.
+    pub error: Option<io::Error>,
+}
+
+impl Lost {
+    pub(crate) fn add(&mut self, error: io::Error) {
+        self.frames += 1;
+        self.error = Some(error);
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Kind {
-    Tap(TapQueue),
+    Tap(Box<TapQueue>),
     /// A stream outlives its queue: the next one goes on in the middle of a frame. The descriptor
     /// is another of the same socket, to be waited on without the lock.
     Stream(Arc<Mutex<Stream>>, OwnedFd),
@@ -90,7 +106,9 @@ impl Queue {
         }
     }
 
-    /// Sends the frame of `head` and `rest`. An error is that of this frame alone, which is lost.
+    /// Sends the frame of `head`, at most [`MAX_HEAD`](crate::MAX_HEAD) bytes, and `rest`, at once or with the next
+    /// [`flush`](Self::flush): until then the bytes of `rest` must not change. An error is that of this
+    /// frame alone, which is lost.
     #[inline]
     pub fn send(
         &mut self,
@@ -105,6 +123,15 @@ impl Queue {
                 loopback.send(header, head, rest);
                 Ok(())
             }
+        }
+    }
+
+    /// Sends what waits for others to go with it; says what was lost since the last time.
+    #[inline]
+    pub fn flush(&mut self) -> Lost {
+        match &mut self.kind {
+            Kind::Tap(tap) => tap.flush(),
+            Kind::Stream(..) | Kind::Loopback(_) => Lost::default(),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -13,10 +14,9 @@ use std::sync::Arc;
 
 use busway_memory::GuestPart;
 use libc::{c_int, c_ulong};
-use zerocopy::IntoBytes;
 
-use crate::kernel::{self, Vectors};
-use crate::{FrameHeader, Offloads, OpenError};
+use crate::kernel::{self, Burst, Vectors};
+use crate::{FrameHeader, Lost, Offloads, OpenError};
 
 const TUNSETIFF: c_ulong = 0x4004_54ca;
 const TUNSETOFFLOAD: c_ulong = 0x4004_54d0;
@@ -73,8 +73,14 @@ impl Tap {
         if attached {
             attach(file, true)?;
         }
-        let (file, reads, vectors) = (Arc::clone(file), own.is_some(), Vectors::default());
-        Ok(TapQueue { file, reads, attached, vectors })
+        Ok(TapQueue {
+            file: Arc::clone(file),
+            reads: own.is_some(),
+            attached,
+            vectors: Vectors::default(),
+            burst: Burst::new(Arc::clone(file)),
+            lost: Lost::default(),
+        })
     }
 }
 
@@ -87,6 +93,9 @@ pub(crate) struct TapQueue {
     /// Whether it is to be detached in the end.
     attached: bool,
     vectors: Vectors,
+    /// Frames that are still to be sent.
+    burst: Burst,
+    lost: Lost,
 }
 
 impl TapQueue {
@@ -113,22 +122,16 @@ impl TapQueue {
         head: &[u8],
         rest: GuestPart<'_>,
     ) -> io::Result<()> {
-        let mut start = [0; FrameHeader::LEN + 256];
-        let len = FrameHeader::LEN + head.len();
-        let long;
-        let start = match start.get_mut(..len) {
-            Some(start) => {
-                let (first, second) = start.split_at_mut(FrameHeader::LEN);
-                first.copy_from_slice(header.as_bytes());
-                second.copy_from_slice(head);
-                start
-            }
-            None => {
-                long = [header.as_bytes(), head].concat();
-                long.as_slice()
-            }
-        };
-        kernel::write_guest(self.file.as_fd(), start, rest, &mut self.vectors).map(drop)
+        self.burst.push(header, head, rest, |error| self.lost.add(error))
+    }
+
+    fn write(&mut self) {
+        self.burst.write(|error| self.lost.add(error));
+    }
+
+    pub(crate) fn flush(&mut self) -> Lost {
+        self.write();
+        mem::take(&mut self.lost)
     }
 
     pub(crate) fn receive(&mut self, into: GuestPart<'_>) -> io::Result<Option<usize>> {
@@ -159,6 +162,7 @@ impl TapQueue {
 
 impl Drop for TapQueue {
     fn drop(&mut self) {
+        self.write();
         if self.attached
             && let Err(error) = attach(&self.file, false)
         {

@@ -193,7 +193,8 @@ impl GuestSlices {
 
     /// Visits the pieces of the `len` bytes from `offset` on, as far as there are any.
     fn pieces(&self, offset: usize, len: usize, visit: impl FnMut(VolatileSlice<'_>)) {
-        GuestPart { vectors: &self.vectors, skip: offset, len }.pieces(visit);
+        let (memory, vectors) = (&self.memory, self.vectors.as_slice());
+        GuestPart { memory, vectors, skip: offset, len }.pieces(visit);
     }
 
     /// The `len` bytes from `offset` on; `None` if there are not so many.
@@ -207,14 +208,15 @@ impl GuestSlices {
             skip -= first.iov_len;
             vectors = rest;
         }
-        Some(GuestPart { vectors, skip, len })
+        Some(GuestPart { memory: &self.memory, vectors, skip, len })
     }
 
     /// The `len` bytes from the vector with number `vector` on, where `offset` bytes are before it;
     /// fewer if there are not so many.
     pub fn part_from(&self, vector: usize, offset: usize, len: usize) -> GuestPart<'_> {
         let vectors = self.vectors.get(vector..).unwrap_or_default();
-        GuestPart { vectors, skip: 0, len: len.min(self.len.saturating_sub(offset)) }
+        let len = len.min(self.len.saturating_sub(offset));
+        GuestPart { memory: &self.memory, vectors, skip: 0, len }
     }
 
     /// Drops the first `count` vectors, which have `len` bytes together.
@@ -227,13 +229,19 @@ impl GuestSlices {
 /// Some of the bytes of a list. Borrows it, so the memory stays mapped.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestPart<'a> {
+    memory: &'a GuestMemory,
     vectors: &'a [iovec],
     /// Bytes before it in the first vector.
     skip: usize,
     len: usize,
 }
 
-impl GuestPart<'_> {
+impl<'a> GuestPart<'a> {
+    /// What the bytes are in: as long as a handle of it lives, they stay mapped.
+    pub const fn memory(&self) -> &'a GuestMemory {
+        self.memory
+    }
+
     /// Bytes.
     pub const fn len(&self) -> usize {
         self.len
@@ -259,7 +267,8 @@ impl GuestPart<'_> {
         self
     }
 
-    /// Appends the vectors of these bytes to `vectors`, which may be used as long as `self` lives.
+    /// Appends the vectors of these bytes to `vectors`, which may be used as long as `self` or a handle of its
+    /// [`memory`](Self::memory) lives.
     pub fn append_to(&self, vectors: &mut Vec<iovec>) {
         let mut left = self.len;
         let mut skip = self.skip;

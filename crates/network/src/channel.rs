@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use busway_frames::{Offloads, Queue};
+use busway_frames::{Lost, Offloads, Queue};
 use busway_memory::GuestMemory;
 use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{
@@ -100,6 +100,8 @@ pub(crate) struct NetworkChannel {
     readable: bool,
     /// The network takes no frame now.
     full: bool,
+    /// Frames given to the network since it was last flushed.
+    given: u64,
     warnings: LogLimit,
     offloads: Option<Offloads>,
     closing: bool,
@@ -139,6 +141,7 @@ impl NetworkChannel {
             announced: 1,
             readable,
             full: false,
+            given: 0,
             warnings: LogLimit::default(),
             offloads: None,
             closing: false,
@@ -193,6 +196,7 @@ impl NetworkChannel {
 
     /// Uses the receive buffer no more.
     fn let_go(&mut self) {
+        self.flush();
         self.outbox.clear();
         self.drop_mail();
         if let Some(mut receiver) = self.receiver.take() {
@@ -318,22 +322,37 @@ impl NetworkChannel {
     }
 
     fn frames(&mut self) -> Result<(), String> {
-        let (mut sent, mut lost, mut error) = (0, 0, None);
+        let (mut given, mut lost) = (0, Lost::default());
         let done = self.sender.send(&mut self.queue, |result| match result {
-            Ok(()) => sent += 1,
-            Err(reason) => (lost, error) = (lost + 1, Some(reason)),
+            Ok(()) => given += 1,
+            Err(error) => lost = Lost { frames: lost.frames + 1, error: Some(error) },
         });
-        self.count(|counters| {
-            counters.sent.add(sent);
-            counters.not_sent.add(lost + u64::from(done.is_err()));
-        });
-        if let Some(error) = error {
-            self.warn(&format_args!("a frame is lost: {error}"));
+        self.given += given;
+        self.lost(lost);
+        if done.is_err() {
+            self.count(|counters| counters.not_sent.add(1));
         }
         self.full = self.queue.is_full();
         // What was sent to a network of one has arrived.
         self.readable |= self.queue.is_loopback();
         done.map_err(|error| error.to_string())
+    }
+
+    /// Has the network send what it was given: before the guest hears that its bytes are its own again.
+    fn flush(&mut self) {
+        let given = std::mem::take(&mut self.given);
+        if given != 0 {
+            let lost = self.queue.flush();
+            self.count(|counters| counters.sent.add(given.saturating_sub(lost.frames)));
+            self.lost(lost);
+        }
+    }
+
+    fn lost(&mut self, Lost { frames, error }: Lost) {
+        if let Some(error) = error {
+            self.count(|counters| counters.not_sent.add(frames));
+            self.warn(&format_args!("a frame is lost: {error}"));
+        }
     }
 
     fn count(&self, count: impl FnOnce(&Counters)) {
@@ -546,6 +565,7 @@ impl ChannelHandler for NetworkChannel {
     }
 
     fn on_batch(&mut self, io: &mut Io<'_>) -> Result<Progress, Fault> {
+        self.flush();
         self.sync();
         self.announce(io)?;
         self.write_answers();
@@ -588,6 +608,7 @@ impl ChannelHandler for NetworkChannel {
     }
 
     fn release_gpadl(&mut self, id: GpadlId) -> Closing {
+        self.flush();
         if self.settings.receive.as_ref().is_some_and(|buffer| buffer.gpadl == id) {
             self.shared.change(|settings| settings.receive = None);
         }

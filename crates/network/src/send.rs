@@ -6,7 +6,7 @@
 //! send buffer, in external pages, or begun in the one and ended in the others. The guest's bytes
 //! go out as they are, behind what must be changed of their beginning: at most some headers.
 
-use busway_frames::{FrameHeader, GsoType, HeaderFlags, MAX_FRAME, Queue};
+use busway_frames::{FrameHeader, GsoType, HeaderFlags, MAX_FRAME, MAX_HEAD, Queue};
 use busway_memory::{GuestMemory, GuestPart, GuestSlices};
 use busway_wire::rndis::{
     DATA_BODY_LEN, DataError, DataHeader, DataInfo, Header, LargeSend, SendChecksum, VlanTag,
@@ -21,8 +21,8 @@ const MOST_NOTES: usize = 512;
 /// Bytes of a message that are looked at first: its header and the notes of any guest that is known.
 const LOOK: usize = DATA_BODY_LEN + 6 * 16;
 
-/// Most bytes of what is changed at the beginning of a frame.
-const MOST_HEAD: usize = 256;
+/// Most bytes of what is changed at the beginning of a frame, without a VLAN tag.
+const MOST_HEAD: usize = MAX_HEAD - 4;
 
 /// A frame cannot be sent.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,7 @@ pub(crate) enum SendError {
 
 /// The changed beginning of a frame, and how much of the guest's it stands for.
 struct Head {
-    bytes: [u8; MOST_HEAD + 4],
+    bytes: [u8; MAX_HEAD],
     len: usize,
     replaces: usize,
 }
@@ -69,7 +69,7 @@ struct Head {
 impl Head {
     /// The first `len` bytes of a frame, which are there.
     fn of(frame: GuestPart<'_>, len: usize) -> Option<Self> {
-        let mut bytes = [0; MOST_HEAD + 4];
+        let mut bytes = [0; MAX_HEAD];
         let place = bytes.get_mut(..len).filter(|_| len <= MOST_HEAD)?;
         (frame.read(place) == len).then_some(Self { bytes, len, replaces: len })
     }
@@ -113,8 +113,8 @@ impl Sender {
         Self { slices: GuestSlices::new(memory.clone()), offloads }
     }
 
-    /// Sends every frame of the packet in `slices`; `sent` hears of each, and of why the network
-    /// does not take it, which loses it. An error is the guest's, and what follows it in the packet
+    /// Gives the network every frame of the packet in `slices`; `sent` hears of each, and of why it
+    /// is not taken, which loses it. What is taken may have gone only when the queue is flushed. An error is the guest's, and what follows it in the packet
     /// is not looked at.
     pub(crate) fn send(
         &mut self,

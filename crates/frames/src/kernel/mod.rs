@@ -2,12 +2,16 @@
 
 //! The system calls of this crate that work on raw memory, and all of its `unsafe` code.
 
+mod burst;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use busway_memory::GuestPart;
 use libc::{c_int, c_ulong, iovec};
+
+pub(crate) use burst::Burst;
 
 /// The kernel takes no more vectors in one call (`UIO_MAXIOV`).
 const MAX_VECTORS: usize = 1024;
@@ -43,27 +47,6 @@ pub(crate) fn read_guest(
     // SAFETY: the vectors lead to guest memory that `into` keeps mapped for the whole call, and
     // that anybody may write at any time.
     let done = unsafe { libc::readv(fd.as_raw_fd(), vectors.0.as_ptr(), vectors.count()) };
-    usize::try_from(done).map_err(|_| io::Error::last_os_error())
-}
-
-/// Writes `head` and then guest memory, once.
-#[expect(unsafe_code, reason = "the kernel reads guest memory")]
-pub(crate) fn write_guest(
-    fd: BorrowedFd<'_>,
-    head: &[u8],
-    rest: GuestPart<'_>,
-    vectors: &mut Vectors,
-) -> io::Result<usize> {
-    vectors.0.clear();
-    let base = head.as_ptr().cast_mut().cast();
-    vectors.0.push(iovec { iov_base: base, iov_len: head.len() });
-    vectors.of_guest(rest);
-    if vectors.0.len() > MAX_VECTORS {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    // SAFETY: the first vector is `head`, which the call only reads; the others lead to guest
-    // memory that `rest` keeps mapped for the whole call.
-    let done = unsafe { libc::writev(fd.as_raw_fd(), vectors.0.as_ptr(), vectors.count()) };
     usize::try_from(done).map_err(|_| io::Error::last_os_error())
 }
 
