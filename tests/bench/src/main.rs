@@ -16,6 +16,7 @@ mod lab;
 #[path = "../../conformance/netvsc.rs"]
 mod netvsc;
 mod network_frames;
+mod network_tap;
 mod report;
 mod ring_packet;
 mod rings;
