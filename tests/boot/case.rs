@@ -51,7 +51,7 @@ impl Test {
 }
 
 /// How long a test may take: some ten times what the slowest needs in the emulated lab.
-const PATIENCE: Duration = Duration::from_secs(400);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What each reboot of a test adds to that.
 const MORE_FOR_A_REBOOT: Duration = Duration::from_secs(60);

@@ -76,7 +76,7 @@ fn answers_are_late_wrong_and_short_and_the_guest_lives(case: &Case) -> Outcome 
 }
 
 /// Every fifth interrupt of the controller comes 50 ms late, and nothing is lost. Then the machine is asked
-/// how it is, and its reads fail now and then until that is taken back.
+/// how it is, and its reads fail now and then until that is taken back (F43).
 fn late_interrupts_cost_time_alone(case: &Case) -> Outcome {
     let (disk, control) = (case.disk(4), case.control());
     // Disks have been looked for by then.

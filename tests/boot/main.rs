@@ -33,6 +33,7 @@ mod hotplug;
 mod image;
 mod input;
 mod integration;
+mod integrity;
 mod ipxe;
 mod kernel;
 mod life_cycle;
@@ -64,6 +65,7 @@ use kernel::Kernel;
 
 /// The longest come first, lest one be alone at the end.
 const TESTS: &[&[Test]] = &[
+    integrity::TESTS,
     life_cycle::TESTS,
     machine::TESTS,
     detection::TESTS,

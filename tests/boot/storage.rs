@@ -2,7 +2,7 @@
 
 //! Disks on the synthetic SCSI controller, as hv_storvsc and sd see them.
 
-use std::fs;
+use std::fs::{self, File};
 
 use busway_guest_agent::Blocks;
 use busway_guest_images::disk as data_disk;
@@ -81,7 +81,7 @@ fn buffered_writes_arrive(case: &Case) -> Outcome {
     Ok(())
 }
 
-/// F34: each write is one packet whose buffer begins and ends within a page: 33 pages, 34, and more.
+/// F33, F34: each write is one packet whose buffer begins and ends within a page: 33 pages, 34, and more.
 fn direct_writes_of_many_odd_pages_arrive(case: &Case) -> Outcome {
     let disk = case.empty_disk(32);
     let guest = case.guest().cpus(2).disk(&disk).run(
@@ -230,22 +230,42 @@ fn syncs_reach_the_hosts_disk_and_writes_wait_for_its_room(case: &Case) -> Outco
     Ok(())
 }
 
-/// F41.
+/// F41. And F43: the host cannot read what is not there of an image that was cut off under it; that is a medium
+/// error, which ends when it is there again.
 fn a_readonly_disk_refuses_writes(case: &Case) -> Outcome {
     let disk = case.disk(4);
-    let before = disk.sha256();
-    let guest = case.guest().disk_with(&disk, "readonly").run(
+    let (before, whole) = (disk.sha256(), fs::read(disk.path()).unwrap());
+    let mut guest = case.guest().disk_with(&disk, "readonly").start(
         "disk=$(disk 0)
         fact readonly $(cat /sys/block/${disk#/dev/}/ro)
         fact sha256 $(sum $disk)
         ! agent write $disk seed=1
         # The block layer may be talked out of it; the disk itself may not.
         blockdev --setrw $disk || true
-        agent write $disk seed=1 direct || fact refused yes",
+        agent write $disk seed=1 direct || fact refused yes
+        echo 3 >/proc/sys/vm/drop_caches
+        echo step=whole
+        read line
+        dd if=$disk of=/dev/null bs=4k count=8 2>/dev/null
+        ! dd if=$disk of=/dev/null bs=4k skip=512 count=8 2>/dev/null
+        fact sense $(dmesg | grep -o 'Sense Key : Medium Error' | tail -n 1)
+        echo step=short
+        read line
+        fact again $(sum $disk)",
     );
+    guest.wait_for("step=whole");
+    File::options().write(true).open(disk.path()).unwrap().set_len(1 << 20).unwrap();
+    guest.type_in("\r");
+    guest.wait_for("step=short");
+    fs::write(disk.path(), whole).unwrap();
+    guest.type_in("\r");
+    let guest = guest.end();
+    assert_eq!((script_status(&guest), guest.status), (Some(0), 0));
     assert_eq!(guest.fact("readonly"), "1");
     assert_eq!(guest.fact("sha256"), before);
     assert_eq!(guest.fact("refused"), "yes");
+    assert_eq!(guest.fact("sense"), "Sense Key : Medium Error");
+    assert_eq!(guest.fact("again"), before);
     assert_eq!(disk.sha256(), before);
     Ok(())
 }

@@ -13,11 +13,10 @@ use busway_guest_images::cpio::Archive;
 use busway_guest_images::manifest::Manifest;
 use busway_guest_images::modules::Modules;
 use busway_guest_images::store::Image;
-use busway_guest_images::tree::Tree;
 
 use super::Line;
 use crate::lab::{FileIn, FileOut, Host, Job, Machine};
-use crate::{tools, workspace};
+use crate::{carried, tools, workspace};
 
 /// What there is, in the table's order.
 pub(crate) const NAMES: [&str; 6] =
@@ -50,7 +49,7 @@ pub(crate) fn run(built: &Path, names: &[String]) -> anyhow::Result<Vec<Line>> {
     let scratch = scratch.path();
     let stripped = |name: &str| strip(&built.join(name), &scratch.join(name));
     let qemu = scratch.join("qemu");
-    carry(&store.tool(manifest.tool("qemu")?)?, &qemu)?;
+    carried::copy(&store.tool(manifest.tool("qemu")?)?, QEMU, &FIRMWARE, &qemu)?;
     let virtio = scratch.join("virtio.cpio");
     virtio_modules(&image, &virtio)?;
     let lines = scratch.join("lines.json");
@@ -100,25 +99,4 @@ fn strip(program: &Path, target: &Path) -> anyhow::Result<PathBuf> {
         bail!("strip refuses {}", program.display());
     }
     Ok(target.to_owned())
-}
-
-/// Copies of the tree what QEMU needs to run elsewhere: the program, `lib` with its loader, `share`.
-fn carry(tree: &Tree, target: &Path) -> anyhow::Result<()> {
-    let copy = |source: &Path, folder: &str| -> anyhow::Result<()> {
-        let folder = target.join(folder);
-        fs::create_dir_all(&folder)?;
-        let name = source.file_name().context("a file has a name")?;
-        // By name and not by what a link leads to: libraries are looked for by their sonames.
-        fs::copy(source, folder.join(name)).with_context(|| source.display().to_string())?;
-        Ok(())
-    };
-    copy(&tree.path(QEMU), "")?;
-    copy(tree.loader().1, "lib")?;
-    for library in tree.libraries(QEMU)? {
-        copy(&library, "lib")?;
-    }
-    for firmware in FIRMWARE {
-        copy(&tree.path(firmware), "share")?;
-    }
-    Ok(())
 }

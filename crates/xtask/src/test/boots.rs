@@ -12,17 +12,27 @@ use busway_guest_images::manifest::Manifest;
 
 use super::tally::Tally;
 use crate::lab::{FileIn, Host, HostCrashed, Job, Machine};
-use crate::{tools, workspace};
+use crate::{carried, tools, workspace};
 
 /// The guest that tests run on unless others are named.
 pub(crate) const KERNEL: &str = "bookworm-cloud";
 
 /// What tests take along into their guests.
-const PROGRAMS: [&str; 6] =
-    ["ethtool", "sg3-utils", "hyperv-daemons", "hyperv-fcopy", "hyperv-fcopy-uio", "kexec-tools"];
+const PROGRAMS: [&str; 7] = [
+    "ethtool",
+    "fio",
+    "sg3-utils",
+    "hyperv-daemons",
+    "hyperv-fcopy",
+    "hyperv-fcopy-uio",
+    "kexec-tools",
+];
 
 /// Files of guest-images/manifest.toml that tests need on the host.
 const FILES: [&str; 2] = ["ipxe.lkrn", "passt"];
+
+/// The program that tells whether an image is consistent, in its package.
+const QEMU_IMG: &str = "usr/bin/qemu-img";
 
 /// Names of the tests that have passed before, for `tests/boot` to leave out.
 const DONE: &str = "done";
@@ -101,6 +111,14 @@ fn job(kernels: &[String], words: &[String], scratch: &Path) -> anyhow::Result<J
     for name in FILES {
         files.push(file(name, workspace::images().file(manifest.file(name)?)?));
     }
+    let qemu_img = scratch.join("qemu-img");
+    carried::copy(
+        &workspace::images().tool(manifest.tool("qemu-img")?)?,
+        QEMU_IMG,
+        &[],
+        &qemu_img,
+    )?;
+    files.push(file("qemu-img", qemu_img));
     files.push(file("agent", workspace::agent()?));
     files.push(file("boot", workspace::test_program("busway-tests", "boot")?));
     files.push(file(DONE, scratch.join(DONE)));
