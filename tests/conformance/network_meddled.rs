@@ -5,6 +5,7 @@
 use std::io::{PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use busway_ring::{Outgoing, Packet};
 use busway_vmbus::{
@@ -33,6 +34,10 @@ impl Meddler for Rewriter {
     }
 
     fn overdue(&self) -> Option<u64> {
+        None
+    }
+
+    fn remind(&self, _: Duration) -> Option<u64> {
         None
     }
 

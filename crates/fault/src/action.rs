@@ -33,6 +33,8 @@ pub enum Action {
     TransactionId(u64),
     /// A packet passes, and the device is taken from the guest.
     Rescind,
+    /// A packet passes, and the device is taken from the guest, and offered again so much later.
+    RescindFor(Span),
     /// A packet passes, and those of the guest behind it stay in the ring so long.
     Pause(Span),
     /// An interrupt that the guest should have is not raised.
@@ -115,6 +117,7 @@ impl Action {
             Self::Reorder => "reorder",
             Self::TransactionId(_) => "transaction-id",
             Self::Rescind => "rescind",
+            Self::RescindFor(_) => "rescind-for",
             Self::Pause(_) => "pause",
             Self::NoInterrupt => "no-interrupt",
             Self::InterruptLate(_) => "interrupt-late",

@@ -95,7 +95,7 @@ impl Track {
 
     /// Counts one more of what `rule` is about; whether it fires.
     fn counts(&mut self, rule: &Rule, now: Duration) -> bool {
-        if now < rule.after || self.fired == rule.times {
+        if now < rule.after || self.fired >= rule.times {
             return false;
         }
         self.seen += 1;
@@ -170,6 +170,13 @@ impl ChannelPlay {
         let (script, channel) = (Arc::clone(script), *channel);
         let play = Self { script, channel, tracks, packets, interrupts };
         (!play.tracks.is_empty()).then_some(play)
+    }
+
+    /// A rule has fired so often on the channel's device before this was opened, and that counts.
+    pub fn has_fired(&mut self, rule: usize, times: u64) {
+        if let Some(track) = self.tracks.iter_mut().find(|track| track.rule == rule) {
+            track.fired += times;
+        }
     }
 
     /// Goes on with a script that has more rules behind those of the last, and fewer that are asked.

@@ -237,7 +237,9 @@ fn check_action(subject: &Subject, action: &Spanned<Action>) -> Result<(), Wrong
             );
             changes && kind.is_hosts()
         }
-        (Subject::Packet { .. }, Action::Rescind | Action::Pause(_)) => true,
+        (Subject::Packet { .. }, Action::Rescind | Action::RescindFor(_) | Action::Pause(_)) => {
+            true
+        }
         (Subject::Packet { from, kind, .. }, Action::SetData(_)) => {
             *from == End::Host && *kind == Some(PacketKind::TransferPages)
         }
@@ -266,7 +268,10 @@ fn check_action(subject: &Subject, action: &Spanned<Action>) -> Result<(), Wrong
         {
             wrong("no bytes are set".to_owned())
         }
-        Action::Delay(span) | Action::Pause(span) | Action::InterruptLate(span)
+        Action::Delay(span)
+        | Action::RescindFor(span)
+        | Action::Pause(span)
+        | Action::InterruptLate(span)
             if span.0 == Duration::ZERO =>
         {
             wrong(format!("{name} by no time at all is none"))

@@ -239,6 +239,12 @@ fn what_is_wrong_is_said_in_one_line_with_its_number() {
         (format!("{rule}do = {{ flip = {{ at = 1, msk = 2 }} }}"), 3, "`msk`"),
         (format!("{rule}do = {{ delay = \"2 min\" }}"), 3, "\"2 min\" is no time"),
         (format!("{rule}do = {{ delay = \"0s\" }}"), 3, "no time at all"),
+        (format!("{rule}do = {{ rescind-for = \"0s\" }}"), 3, "no time at all"),
+        (
+            "[[rule]]\nmessage = \"UNLOAD\"\ndo = { rescind-for = \"1s\" }".to_owned(),
+            3,
+            "cannot be done",
+        ),
         (format!("{rule}do = {{ set = {{ at = 1, bytes = [256] }} }}"), 3, "256"),
         (format!("{rule}\ndevice = \"storag\"\ndo = \"drop\""), 4, "\"storag\""),
         (format!("{rule}do = \"drop\"\nnth = 1\nevery = 2"), 1, "one of nth"),

@@ -182,7 +182,7 @@ impl Pair {
                         self.bus.channel_failed(key, fault);
                     }
                     Event::Subchannels(key, count) => self.bus.offer_subchannels(key, count),
-                    Event::Ended(key) => self.bus.end(key),
+                    Event::Ended(key, absence) => self.bus.end(key, absence),
                 }
             }
         }

@@ -11,8 +11,8 @@ use std::sync::{Arc, OnceLock};
 
 use busway_hyperv::synic::{Posted, Synic};
 use busway_vmbus::{
-    Channel, ChannelKey, Command, Completion, Delivery, Fault, InterruptTarget, Interrupts,
-    MessageTarget, Platform, Progress, Wakeup, When,
+    Absence, Channel, ChannelKey, Command, Completion, Delivery, Fault, InterruptTarget,
+    Interrupts, MessageTarget, Platform, Progress, Wakeup, When,
 };
 use busway_wire::control::MessageBuf;
 use busway_wire::synic::VMBUS_SINT;
@@ -93,7 +93,7 @@ pub(crate) enum Event {
     Completed(Completion),
     Failed(ChannelKey, Fault),
     Subchannels(ChannelKey, u16),
-    Ended(ChannelKey),
+    Ended(ChannelKey, Absence),
 }
 
 #[derive(Default)]
@@ -205,8 +205,8 @@ impl State {
             if let Some(count) = running.channel.wanted_subchannels() {
                 self.events.push_back(Event::Subchannels(key, count));
             }
-            if running.channel.wants_end() {
-                self.events.push_back(Event::Ended(key));
+            if let Some(absence) = running.channel.wants_end() {
+                self.events.push_back(Event::Ended(key, absence));
             }
             match running.channel.poll() {
                 Some(completion) => self.finish(completion),

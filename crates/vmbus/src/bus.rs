@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::time::Duration;
 
 use busway_memory::GuestMemory;
 use busway_wire::control::layout::TlConnectRequest;
@@ -19,7 +20,7 @@ use crate::fault::Fault;
 use crate::gpadl::Lists;
 use crate::io::Interrupts;
 use crate::limit::LogLimit;
-use crate::meddler::{Meddler, MessageFate};
+use crate::meddler::{Absence, Meddler, MessageFate};
 use crate::milestone::{Milestone, Reporter, Step, Witness};
 use crate::offer::Offer;
 use crate::server::{ControlError, Server, ServerConfig};
@@ -81,6 +82,8 @@ pub struct Bus {
     undelivered: VecDeque<(MessageTarget, MessageBuf)>,
     /// Those that the meddler has put off, by its names for them.
     put_off: Vec<(u64, MessageTarget, MessageBuf)>,
+    /// Devices that are away, by the meddler's names for when that has been long enough.
+    away: Vec<(u64, ChannelKey)>,
     warnings: LogLimit,
     witness: Option<Arc<dyn Witness>>,
     tap: Option<Arc<dyn Tap>>,
@@ -109,6 +112,7 @@ impl Bus {
             open: HashMap::new(),
             undelivered: VecDeque::new(),
             put_off: Vec::new(),
+            away: Vec::new(),
             warnings: LogLimit::default(),
             witness: None,
             tap: None,
@@ -129,13 +133,16 @@ impl Bus {
     }
 
     /// Lets `meddler` change every message from now on, and what passes on channels, those that are
-    /// open included; or nobody any more: then what was put off is sent.
+    /// open included; or nobody any more: then what was put off is sent, and who is away comes back.
     pub fn meddle(&mut self, meddler: Option<Arc<dyn Meddler>>) {
         self.meddler = meddler;
         if self.meddler.is_none() {
             let messages = self.put_off.drain(..).map(|(_, target, message)| (target, message));
             self.undelivered.extend(messages);
-            self.deliver();
+            for (_, primary) in std::mem::take(&mut self.away) {
+                self.bring_back(primary);
+            }
+            self.act();
         }
         for (key, (place, _)) in &self.open {
             let meddler = self.meddler.as_ref().map(|meddler| meddler.channel(place));
@@ -194,10 +201,37 @@ impl Bus {
         Some(on_bus.primary)
     }
 
-    /// Takes the device behind a channel from the guest: its handler has ended it.
-    pub fn end(&mut self, key: ChannelKey) {
-        self.server.revoke(key);
+    /// Takes the device behind a channel from the guest: [`Channel::wants_end`] has said so.
+    pub fn end(&mut self, key: ChannelKey, absence: Absence) {
+        let id = self.channels.get(&key).map(|(id, _)| id);
+        let Some(&OnBus { primary, .. }) = id.and_then(|id| self.devices.get(id)) else {
+            return;
+        };
+        match absence {
+            Absence::Lasting => self.server.revoke(primary),
+            Absence::For(time) => self.send_away(primary, time),
+        }
         self.act();
+    }
+
+    fn send_away(&mut self, primary: ChannelKey, time: Duration) {
+        if !self.server.take_away(primary) {
+            return;
+        }
+        match self.meddler.as_ref().and_then(|meddler| meddler.remind(time)) {
+            Some(name) => self.away.push((name, primary)),
+            None => self.bring_back(primary),
+        }
+    }
+
+    /// A device has been away long enough.
+    fn bring_back(&mut self, primary: ChannelKey) {
+        if !self.server.bring_back(primary) {
+            let name = self.server.name(primary);
+            self.warn(&format_args!(
+                "{name} is offered again when the guest has released its relid"
+            ));
+        }
     }
 
     /// Takes a device from the guest. It is dropped when its channels are closed.
@@ -420,16 +454,20 @@ impl Bus {
         self.undelivered.push_back((target, bytes));
     }
 
-    /// Sends those of the host's messages that the meddler has put off and whose time has come.
+    /// Sends those of the host's messages that the meddler has put off and whose time has come, and brings
+    /// back devices that have been away long enough.
     pub fn overdue(&mut self) {
         while let Some(name) = self.meddler.as_ref().and_then(|meddler| meddler.overdue()) {
             // It is gone if its guest is.
             if let Some(at) = self.put_off.iter().position(|(other, ..)| *other == name) {
                 let (_, target, message) = self.put_off.remove(at);
                 self.undelivered.push_back((target, message));
+            } else if let Some(at) = self.away.iter().position(|(other, _)| *other == name) {
+                let (_, primary) = self.away.remove(at);
+                self.bring_back(primary);
             }
         }
-        self.deliver();
+        self.act();
     }
 
     fn connect(&mut self, request: &TlConnectRequest) {
@@ -534,6 +572,7 @@ impl Bus {
     fn forget(&mut self, key: ChannelKey) {
         if let Some((id, 0)) = self.channels.remove(&key) {
             self.devices.remove(&id);
+            self.away.retain(|(_, primary)| *primary != key);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::device::{ChannelHandler, Closing, Wakeup, When};
 use crate::fault::Fault;
 use crate::gpadl::{GpadlId, Lists};
 use crate::io::{Interrupts, Io, Link};
-use crate::meddler::{self, ChannelMeddler, GuestFate};
+use crate::meddler::{self, Absence, ChannelMeddler, GuestFate};
 use crate::milestone::Reporter;
 use crate::tap::{Cause, Place, Published, Tapped, Traffic};
 
@@ -168,7 +168,7 @@ impl Channel {
             target,
             wanted: 0,
             subchannels: None,
-            ended: false,
+            ended: None,
             awaits_work: false,
             reporter: None,
             tap: None,
@@ -327,7 +327,7 @@ impl Channel {
             match meddler.map_or(GuestFate::Passes, |meddler| meddler.takes(&packet)) {
                 GuestFate::Passes => {}
                 GuestFate::Lost => continue,
-                GuestFate::Rescinds => self.link.ended = true,
+                GuestFate::Rescinds(absence) => self.link.end(absence),
             }
             self.handler.on_packet(packet, &mut Io { link: &mut self.link })?;
         }
@@ -452,10 +452,10 @@ impl Channel {
         Some(Completion::GpadlDropped(self.key, self.releasing.swap_remove(at)))
     }
 
-    /// Whether the handler has ended its device in the last turn, for
+    /// Whether the handler has ended its device in the last turn, or the meddler has, for
     /// [`Bus::end`](crate::Bus::end).
-    pub fn wants_end(&mut self) -> bool {
-        std::mem::take(&mut self.link.ended)
+    pub fn wants_end(&mut self) -> Option<Absence> {
+        self.link.ended.take()
     }
 
     /// Subchannels that the handler has asked for in the last turn, for

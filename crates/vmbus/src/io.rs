@@ -12,7 +12,7 @@ use busway_wire::packet::{GpaRanges, PacketType};
 use crate::action::InterruptTarget;
 use crate::fault::{Fault, lasting};
 use crate::gpadl::{Gpadl, GpadlId, Lists};
-use crate::meddler::{ChannelMeddler, HeldPacket, HostFate, Rewrite};
+use crate::meddler::{Absence, ChannelMeddler, HeldPacket, HostFate, Rewrite};
 use crate::milestone::{Reporter, Step};
 use crate::tap::{Side, Tapped};
 
@@ -51,8 +51,8 @@ pub(crate) struct Link {
     pub(crate) wanted: u32,
     /// Subchannels that the handler has asked for.
     pub(crate) subchannels: Option<u16>,
-    /// The handler has ended the channel's device.
-    pub(crate) ended: bool,
+    /// The channel's device is to be taken from the guest.
+    pub(crate) ended: Option<Absence>,
     /// Who is told how far the guest has come.
     pub(crate) reporter: Option<Reporter>,
     /// Who sees every packet.
@@ -128,8 +128,8 @@ impl Link {
                 self.rewrite = Some(rewrite);
                 self.push_or_keep(HeldPacket::of(packet))
             }
-            HostFate::Rescinds => {
-                self.ended = true;
+            HostFate::Rescinds(absence) => {
+                self.end(absence);
                 self.push_or_keep(HeldPacket::of(packet))
             }
         }
@@ -141,6 +141,10 @@ impl Link {
             self.push_or_keep(packet)?;
         }
         Ok(())
+    }
+
+    pub(crate) fn end(&mut self, absence: Absence) {
+        self.ended = self.ended.max(Some(absence));
     }
 
     fn spared(&self) -> u32 {
@@ -237,7 +241,7 @@ impl Io<'_> {
     /// Takes the device from the guest, after it has seen what was sent in this batch: for one that
     /// is used once.
     pub fn end(&mut self) {
-        self.link.ended = true;
+        self.link.end(Absence::Lasting);
     }
 
     /// The guest has come so far with the device. [`Step::Worked`] goes through

@@ -47,7 +47,9 @@ pub use gpadl::{Gpadl, GpadlError, GpadlId, Range};
 pub use io::{Interrupts, Io, Sent, append_external_pages, external_pages};
 pub use latency::Latency;
 pub use limit::{LogLimit, Seen};
-pub use meddler::{ChannelMeddler, GuestFate, HeldPacket, HostFate, Meddler, MessageFate, Rewrite};
+pub use meddler::{
+    Absence, ChannelMeddler, GuestFate, HeldPacket, HostFate, Meddler, MessageFate, Rewrite,
+};
 pub use milestone::{Milestone, Step, Witness};
 pub use offer::Offer;
 pub use server::{ControlError, Server, ServerConfig};

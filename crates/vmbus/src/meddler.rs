@@ -7,6 +7,7 @@
 //! each batch of the guest's cost a branch more, and nothing else.
 
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use busway_ring::{Outgoing, Packet};
 use busway_wire::Guid;
@@ -30,9 +31,13 @@ pub trait Meddler: Send + Sync {
         message: &[u8],
     ) -> MessageFate;
 
-    /// The name of a message that was [put off](MessageFate::PutOff) and is to be sent now; asked by
-    /// [`Bus::overdue`](crate::Bus::overdue) until there is none.
+    /// The name of a message that was [put off](MessageFate::PutOff) and is to be sent now, or one that
+    /// [`remind`](Self::remind) gave; asked by [`Bus::overdue`](crate::Bus::overdue) until there is none.
     fn overdue(&self) -> Option<u64>;
+
+    /// A name that [`overdue`](Self::overdue) is to have when so much time has passed: a device is away
+    /// until then. Without one it is away no longer than it must be.
+    fn remind(&self, after: Duration) -> Option<u64>;
 
     /// A channel is being opened. Who meddles with it, if anybody does; an error is the host's.
     fn channel(&self, place: &Place) -> Result<Option<Box<dyn ChannelMeddler>>, Fault>;
@@ -85,6 +90,15 @@ pub trait ChannelMeddler: Send {
     fn wakeup(&self) -> BorrowedFd<'_>;
 }
 
+/// How long a device stays away that is taken from the guest. The longest of two is what counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Absence {
+    /// At least so long; it is offered again when the guest has let go of it, too.
+    For(Duration),
+    /// For good: it is dropped.
+    Lasting,
+}
+
 /// What becomes of a packet of the host's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostFate {
@@ -95,7 +109,7 @@ pub enum HostFate {
     /// It is sent, and what it refers to changes.
     Rewrites(Rewrite),
     /// It is sent, and the device is taken from the guest.
-    Rescinds,
+    Rescinds(Absence),
 }
 
 /// Bytes that change in what a packet of transfer pages refers to.
@@ -115,7 +129,7 @@ pub enum GuestFate {
     /// The device does not.
     Lost,
     /// The device gets it, and is taken from the guest.
-    Rescinds,
+    Rescinds(Absence),
 }
 
 /// A packet for the guest that is not in the ring yet.

@@ -107,7 +107,7 @@ impl VmBus {
                 News::Message(message) => self.bus.guest_message(message.as_bytes()),
                 News::Completed(completion) => self.bus.complete(completion),
                 News::Subchannels(key, count) => self.bus.offer_subchannels(key, count),
-                News::Ended(key) => self.bus.end(key),
+                News::Ended(key, absence) => self.bus.end(key, absence),
                 News::Add(device) => {
                     self.bus.add(device);
                 }
@@ -123,7 +123,7 @@ impl VmBus {
         Ok(())
     }
 
-    /// Has messages sent that were put off, and whose time has come.
+    /// Has messages sent and devices offered again that were put off, and whose time has come.
     pub fn overdue(&mut self) {
         self.bus.overdue();
         self.port.set_undelivered(self.bus.undelivered());

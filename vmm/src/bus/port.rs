@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use busway_vmbus::{ChannelKey, Completion, Device, Fault, Meddler, RingSnapshots};
+use busway_vmbus::{Absence, ChannelKey, Completion, Device, Fault, Meddler, RingSnapshots};
 use busway_wire::Guid;
 use busway_wire::control::{Header, MessageBuf, MessageType};
 use busway_wire::hypercall::{PostMessage, Status, connection};
@@ -35,8 +35,8 @@ pub enum News {
     Completed(Completion),
     /// A channel is to have so many more subchannels.
     Subchannels(ChannelKey, u16),
-    /// A channel's handler has ended its device.
-    Ended(ChannelKey),
+    /// A channel's device is to be taken from the guest.
+    Ended(ChannelKey, Absence),
     /// Somebody has a device for the guest.
     Add(Box<dyn Device>),
     /// The device of this instance is to go, unless the guest has opened it.

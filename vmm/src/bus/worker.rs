@@ -170,8 +170,8 @@ impl Loop {
         if let Some(count) = self.channel.wanted_subchannels() {
             self.port.send(News::Subchannels(self.channel.key(), count));
         }
-        if self.channel.wants_end() {
-            self.port.send(News::Ended(self.channel.key()));
+        if let Some(absence) = self.channel.wants_end() {
+            self.port.send(News::Ended(self.channel.key(), absence));
         }
         match progress {
             Ok(Progress::Idle) => {}

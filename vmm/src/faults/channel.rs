@@ -7,16 +7,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Faults;
 use super::timer::Timer;
+use super::{Faults, device};
 use busway_fault::{Action, ChannelPlay, End, Later, Passing, Write};
 use busway_ring::{Outgoing, Packet};
-use busway_vmbus::{ChannelMeddler, GuestFate, HeldPacket, HostFate, Rewrite};
+use busway_vmbus::{Absence, ChannelMeddler, GuestFate, HeldPacket, HostFate, Place, Rewrite};
 
 /// The play of one channel.
 pub(super) struct Playing {
     faults: Arc<Faults>,
     play: ChannelPlay,
+    place: Place,
     name: String,
     late: Later<HeldPacket>,
     /// A packet that goes behind the next, and when it goes if there is none.
@@ -29,9 +30,11 @@ pub(super) struct Playing {
 }
 
 impl Playing {
-    pub(super) fn new(faults: Arc<Faults>, play: ChannelPlay, name: String) -> io::Result<Self> {
+    pub(super) fn new(faults: Arc<Faults>, play: ChannelPlay, place: Place) -> io::Result<Self> {
+        let name = format!("{}#{}", device(place.class), place.key.number());
         let (late, behind, paused, interrupt) = (Later::default(), None, None, None);
-        Ok(Self { faults, play, name, late, behind, paused, interrupt, timer: Timer::new()? })
+        let timer = Timer::new()?;
+        Ok(Self { faults, play, place, name, late, behind, paused, interrupt, timer })
     }
 
     /// Has the channel woken when the next thing is due.
@@ -72,7 +75,11 @@ impl Playing {
                 self.arm();
                 HostFate::Becomes(Vec::new())
             }
-            Some(Action::Rescind) => HostFate::Rescinds,
+            Some(Action::Rescind) => HostFate::Rescinds(Absence::Lasting),
+            Some(Action::RescindFor(span)) => {
+                self.faults.vanishes(fired.rule, self.place.instance);
+                HostFate::Rescinds(Absence::For(span.0))
+            }
             Some(Action::Pause(span)) => {
                 self.pause(span.0);
                 HostFate::Passes
@@ -105,7 +112,7 @@ impl ChannelMeddler for Playing {
                 packets.push(before);
                 HostFate::Becomes(packets)
             }
-            HostFate::Rewrites(_) | HostFate::Rescinds => {
+            HostFate::Rewrites(_) | HostFate::Rescinds(_) => {
                 self.behind = Some((due, before));
                 fate
             }
@@ -123,7 +130,11 @@ impl ChannelMeddler for Playing {
         let faults = Arc::clone(&self.faults);
         match faults.fired(fired, &self.name, "guest packet") {
             Some(Action::Drop) => GuestFate::Lost,
-            Some(Action::Rescind) => GuestFate::Rescinds,
+            Some(Action::Rescind) => GuestFate::Rescinds(Absence::Lasting),
+            Some(Action::RescindFor(span)) => {
+                self.faults.vanishes(fired.rule, self.place.instance);
+                GuestFate::Rescinds(Absence::For(span.0))
+            }
             Some(Action::Pause(span)) => {
                 self.pause(span.0);
                 GuestFate::Passes

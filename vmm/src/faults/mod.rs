@@ -10,6 +10,7 @@ mod channel;
 mod tests;
 mod timer;
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
@@ -29,6 +30,9 @@ use timer::Timer;
 /// Faults that a report lists; more are only counted.
 const LISTED: usize = 1000;
 
+/// Devices of which it is known how often they were away: a guest makes as many sockets as it likes.
+const DEVICES: usize = 4096;
+
 /// The script of a machine, all its lives long.
 pub struct Faults {
     /// Where rules come from, for the log.
@@ -37,10 +41,12 @@ pub struct Faults {
     started: Instant,
     messages: Mutex<MessagePlay>,
     put_off: Mutex<PutOff>,
+    /// How often a rule has taken a device away for a time.
+    vanished: Mutex<HashMap<(usize, Guid), u64>>,
     record: Mutex<Record>,
 }
 
-/// Messages that are to be sent later, by their names.
+/// Messages and offers that are to be sent later, by their names.
 struct PutOff {
     late: Later<u64>,
     next_name: u64,
@@ -156,6 +162,7 @@ impl Faults {
             script: Mutex::new(script),
             started: Instant::now(),
             put_off: Mutex::new(put_off),
+            vanished: Mutex::default(),
             record: Mutex::new(record),
         }))
     }
@@ -227,6 +234,15 @@ impl Faults {
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// A rule has taken a device away for a time.
+    fn vanishes(&self, rule: usize, instance: Guid) {
+        let mut vanished = lock(&self.vanished);
+        let is_known = vanished.contains_key(&(rule, instance));
+        if is_known || vanished.len() < DEVICES {
+            *vanished.entry((rule, instance)).or_default() += 1;
+        }
     }
 
     /// What is done, now that a rule has fired, which goes into the record.
@@ -304,14 +320,23 @@ impl Meddler for OnBus {
         lock(&self.0.put_off).pop(self.0.now())
     }
 
+    fn remind(&self, after: Duration) -> Option<u64> {
+        let now = self.0.now();
+        lock(&self.0.put_off).push(now + after, now)
+    }
+
     fn channel(&self, place: &Place) -> Result<Option<Box<dyn ChannelMeddler>>, Fault> {
         let Place { key, class, instance, subchannel, .. } = *place;
         let channel = OnChannel { number: key.number(), class, instance, subchannel };
-        let Some(play) = ChannelPlay::new(&self.0.script(), &channel) else {
+        let Some(mut play) = ChannelPlay::new(&self.0.script(), &channel) else {
             return Ok(None);
         };
-        let name = format!("{}#{}", device(class), key.number());
-        let meddler = channel::Playing::new(Arc::clone(&self.0), play, name);
+        for ((rule, _), times) in
+            lock(&self.0.vanished).iter().filter(|((_, it), _)| *it == instance)
+        {
+            play.has_fired(*rule, *times);
+        }
+        let meddler = channel::Playing::new(Arc::clone(&self.0), play, *place);
         Ok(Some(Box::new(meddler.map_err(Fault::host)?)))
     }
 }

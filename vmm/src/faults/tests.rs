@@ -219,6 +219,145 @@ fn a_device_is_rescinded_at_a_packet_of_either_side() {
     }
 }
 
+/// A scene whose device has been taken from the guest at its first packet, for so long.
+fn vanished(time: &str) -> Scene {
+    let rule = "[[rule]]\nfrom = \"guest\"\ntimes = 1\ndo = { rescind-for = \"TIME\" }";
+    let mut scene = Scene::new(&rule.replace("TIME", time));
+    let mut channel = scene.open();
+    channel.request(&mut scene.pair, 1, &[0; 8]);
+    assert_eq!(scene.pair.expect_rescind(), channel.relid());
+    scene
+}
+
+/// The device is offered to the guest, and is of use.
+fn is_back(scene: &mut Scene) {
+    scene.offers = vec![scene.pair.expect_offer()];
+    let mut channel = scene.open();
+    channel.request(&mut scene.pair, 1, &[7; 8]);
+    assert_eq!(answers(scene, &mut channel), [(1, vec![7; 8])]);
+}
+
+#[test]
+fn a_device_comes_back_when_its_time_has_come_and_the_guest_has_let_go() {
+    let mut scene = vanished("20ms");
+    let offer = scene.offers[0];
+    wait_for_the_timer(&mut scene);
+    assert!(scene.pair.take_message().is_none(), "the guest may name it still");
+    scene.pair.release(offer.relid);
+    is_back(&mut scene);
+    assert_eq!(scene.offers[0].instance, offer.instance);
+    assert_eq!(scene.events().len(), 1, "times counts over its absence");
+
+    let mut scene = vanished("20ms");
+    scene.pair.release(offer.relid);
+    assert!(scene.pair.take_message().is_none(), "its time has not come");
+    wait_for_the_timer(&mut scene);
+    is_back(&mut scene);
+}
+
+#[test]
+fn a_device_that_is_away_comes_back_to_the_next_guest() {
+    let mut scene = vanished("20ms");
+    scene.pair.unload();
+    assert!(scene.pair.connect(Version::V5_3).offers.is_empty());
+    wait_for_the_timer(&mut scene);
+    is_back(&mut scene);
+}
+
+#[test]
+fn the_machines_end_waits_for_no_device_that_is_away() {
+    let mut scene = vanished("20ms");
+    scene.pair.bus.reset();
+    assert!(scene.pair.bus.is_quiet());
+    wait_for_the_timer(&mut scene);
+    assert!(scene.pair.take_message().is_none());
+}
+
+#[test]
+fn a_device_that_is_away_comes_back_when_the_rules_go() {
+    let mut scene = vanished("3600s");
+    change(&mut scene, None);
+    assert!(scene.pair.take_message().is_none());
+    scene.pair.release(scene.offers[0].relid);
+    is_back(&mut scene);
+}
+
+#[test]
+fn a_device_that_is_removed_while_it_is_away_does_not_come_back() {
+    let mut scene = vanished("20ms");
+    let offer = scene.offers[0];
+    scene.pair.bus.remove_instance(offer.instance);
+    scene.pair.release(offer.relid);
+    wait_for_the_timer(&mut scene);
+    assert!(scene.pair.take_message().is_none());
+    // Another has taken its place.
+    scene.pair.add(Echo);
+    is_back(&mut scene);
+}
+
+/// Echoes on three channels.
+struct ManyFold;
+
+impl Device for ManyFold {
+    fn offer(&self) -> Offer {
+        Offer::new(class::NETWORK, Guid::from_text_order(3))
+    }
+
+    fn open(&mut self, _opening: &Opening) -> Result<Box<dyn ChannelHandler>, Fault> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl ChannelHandler for ManyFold {
+    fn on_packet(&mut self, packet: Packet<'_>, io: &mut Io<'_>) -> Result<(), Fault> {
+        if packet.payload == b"subchans" {
+            io.offer_subchannels(2);
+        }
+        io.complete(packet.descriptor.transaction_id, packet.payload)
+    }
+}
+
+/// It goes as a whole, whichever channel the rule fires on.
+#[test]
+fn a_device_with_subchannels_vanishes_and_comes_back() {
+    for action in ["\"rescind\"", "{ rescind-for = \"20ms\" }"] {
+        let rule = "payload = { at = 0, bytes = [9] }\ntimes = 1";
+        let rule = format!("[[rule]]\nfrom = \"guest\"\n{rule}\ndo = {action}");
+        let mut scene = Scene::unconnected(&rule);
+        let pair = &mut scene.pair;
+        pair.add(ManyFold);
+        let mut offer = *pair.connect(Version::V5_3).offer(class::NETWORK);
+        for is_last in [false, true] {
+            let mut primary = pair.open(&offer, 2, 0).unwrap();
+            primary.request(pair, 1, b"subchans");
+            primary.receive(pair);
+            let offers = [pair.expect_offer(), pair.expect_offer()];
+            let mut subchannels = offers.map(|offer| pair.open(&offer, 2, 0).unwrap());
+            subchannels[1].request(pair, 2, &[9; 8]);
+            subchannels[1].receive(pair);
+            if is_last {
+                subchannels[0].request(pair, 3, &[9; 8]);
+                subchannels[0].receive(pair);
+                assert_eq!(pair.open_channels(), 3, "that was all");
+                break;
+            }
+            let mut gone = [pair.expect_rescind(), pair.expect_rescind(), pair.expect_rescind()];
+            gone.sort_unstable();
+            assert_eq!(gone, [offer.relid, offers[0].relid, offers[1].relid], "{action}");
+            pair.work();
+            assert_eq!(pair.open_channels(), 0);
+            gone.iter().for_each(|relid| pair.release(*relid));
+            if action == "\"rescind\"" {
+                break;
+            }
+            wait_for_the_timer_of(&scene.faults, pair);
+            let again = pair.expect_offer();
+            assert_eq!((again.instance, again.subchannel_index), (offer.instance, 0));
+            offer = again;
+        }
+    }
+}
+
 #[test]
 fn a_paused_device_leaves_packets_where_they_are_and_goes_on() {
     for (span, goes_on) in [("60s", false), ("20ms", true)] {
@@ -324,11 +463,15 @@ fn late_offers(delay: &str) -> Scene {
 
 /// Until something that was put off is due, and then the bus is told.
 fn wait_for_the_timer(scene: &mut Scene) {
-    let put_off = lock(&scene.faults.put_off);
+    wait_for_the_timer_of(&scene.faults, &mut scene.pair);
+}
+
+fn wait_for_the_timer_of(faults: &Faults, pair: &mut Pair) {
+    let put_off = lock(&faults.put_off);
     let mut timer = [PollFd::new(&put_off.timer, PollFlags::IN)];
     assert_eq!(poll(&mut timer, None).unwrap(), 1);
     drop(put_off);
-    scene.pair.bus.overdue();
+    pair.bus.overdue();
 }
 
 #[test]

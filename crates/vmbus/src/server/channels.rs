@@ -29,6 +29,10 @@ pub(super) enum Listing {
     Offered,
     /// It is not offered again before the next connection.
     Withdrawn,
+    /// It is not offered again before somebody says so.
+    Away,
+    /// It is offered again when the guest has let go of what it had of it.
+    Returning,
     /// It is removed as soon as it is closed.
     Revoked,
 }
@@ -72,6 +76,8 @@ pub(super) struct Channel {
     /// Subchannels that were revoked and may still be in use.
     pub(super) leaving: Vec<ChannelKey>,
     pub(super) relid: Option<u16>,
+    /// The guest has not released the last relid, which was rescinded.
+    pub(super) is_unreleased: bool,
     pub(super) state: State,
     pub(super) listing: Listing,
 }
@@ -86,6 +92,7 @@ impl Channel {
             subchannels: Vec::new(),
             leaving: Vec::new(),
             relid: None,
+            is_unreleased: false,
             state: State::Closed,
             listing: Listing::Offered,
         }

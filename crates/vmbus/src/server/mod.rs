@@ -27,6 +27,7 @@
 //! A relid is given with the offer. After a RESCIND it stays taken until the guest says
 //! RELID_RELEASED, because the guest may still name it.
 
+mod absence;
 mod channels;
 mod contact;
 mod gpadls;

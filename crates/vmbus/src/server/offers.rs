@@ -69,9 +69,11 @@ impl Server {
 
     /// Takes a channel from the guest until its next connection: the guest broke its protocol.
     pub fn withdraw(&mut self, key: ChannelKey) {
-        if self.channels.get(&key).is_some_and(Channel::is_socket) {
-            self.revoke(key);
-            return;
+        match self.channels.get(&key) {
+            Some(channel) if channel.is_socket() => return self.revoke(key),
+            Some(channel) if channel.listing == Listing::Offered => {}
+            // It goes already, for good or for a time.
+            _ => return,
         }
         self.revoke_subchannels(key);
         self.withdraw_as(key, Listing::Withdrawn);
@@ -91,7 +93,7 @@ impl Server {
         }
     }
 
-    fn withdraw_as(&mut self, key: ChannelKey, listing: Listing) {
+    pub(super) fn withdraw_as(&mut self, key: ChannelKey, listing: Listing) {
         let Some(channel) = self.channels.get_mut(&key) else {
             return;
         };
@@ -119,6 +121,8 @@ impl Server {
             && let Some(slot) = self.relids.get_mut(relid.into())
         {
             slot.key = None;
+            slot.rescinded = Some(key);
+            channel.is_unreleased = true;
             self.post(HostMessage::Rescind(Relid { relid: relid.into() }));
         }
         if revoked {
@@ -127,6 +131,8 @@ impl Server {
             if let Some(primary) = primary {
                 self.child_has_gone(primary, key);
             }
+        } else {
+            self.return_if_free(key);
         }
     }
 
@@ -137,7 +143,7 @@ impl Server {
         }
     }
 
-    fn offers_requested(&self) -> bool {
+    pub(super) fn offers_requested(&self) -> bool {
         self.connection.contact().is_some_and(|contact| contact.offers_requested)
     }
 
@@ -159,7 +165,7 @@ impl Server {
         Ok(())
     }
 
-    fn send_offer(&mut self, key: ChannelKey) {
+    pub(super) fn send_offer(&mut self, key: ChannelKey) {
         let Some(channel) = self.channels.get_mut(&key) else {
             return;
         };
@@ -181,7 +187,11 @@ impl Server {
         let kind = MessageType::RELID_RELEASED;
         let slot = self.relids.get_mut(relid).ok_or(ControlError::NoChannel { kind, relid })?;
         let Some(key) = slot.key else {
+            let rescinded = slot.rescinded;
             self.free_relid(relid);
+            if let Some(key) = rescinded {
+                self.released(key);
+            }
             return Ok(());
         };
         let Some(channel) = self.channels.get_mut(&key) else {
@@ -211,7 +221,8 @@ impl Server {
         self.relids.clear();
         for channel in self.channels.values_mut() {
             channel.relid = None;
-            if channel.listing == Listing::Withdrawn {
+            channel.is_unreleased = false;
+            if matches!(channel.listing, Listing::Withdrawn | Listing::Returning) {
                 channel.listing = Listing::Offered;
             }
         }

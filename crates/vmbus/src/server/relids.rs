@@ -16,6 +16,8 @@ const RELID_COUNT: usize = 2048;
 pub(super) struct Slot {
     /// The channel; none once it was closed and rescinded, when RELID_RELEASED is still to come.
     pub(super) key: Option<ChannelKey>,
+    /// The channel that it was rescinded of.
+    pub(super) rescinded: Option<ChannelKey>,
     pub(super) gpadls: BTreeMap<GpadlId, GpadlEntry>,
 }
 
@@ -62,7 +64,7 @@ impl Relids {
         let (word, bits) = (0..).zip(&self.taken).find(|(_, bits)| **bits != u64::MAX)?;
         let relid = u16::try_from(word * 64 + bits.trailing_ones()).ok()?;
         let gpadls = BTreeMap::new();
-        let slot = Slot { key: Some(key), gpadls };
+        let slot = Slot { key: Some(key), rescinded: None, gpadls };
         *self.slots.get_mut(usize::from(relid))? = Some(slot);
         self.set_taken(relid, true);
         Some(relid)
