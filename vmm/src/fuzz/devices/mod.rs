@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(field("kvp", "KVP", "key_len"), (36, 4));
         // `struct synth_kbd_keystroke`, `struct synthhid_device_info`, `struct synthvid_msg`,
         // `struct dm_unballoon_request`.
-        assert_eq!(field("keyboard", "EVENT", "make_code"), (12, 2));
+        assert_eq!(field("keyboard", "EVENT", "make_code"), (4, 2));
         assert_eq!(field("mouse", "INITIAL_DEVICE_INFO", "report_len"), (55, 2));
         assert_eq!(field("video", "RESOLUTION_RESPONSE", "count"), (144, 1));
         assert_eq!(field("balloon", "UNBALLOON_REQUEST", "range_count"), (12, 4));
