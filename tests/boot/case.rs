@@ -116,14 +116,15 @@ impl Case {
         let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let mib = tcp_mib().unwrap_or(0) + number("BUSWAY_SOCK_MIB").unwrap_or(0);
         let soak = u64::from(number("BUSWAY_SOAK_SECONDS").unwrap_or(0));
-        let freeze = u64::from(number("BUSWAY_FREEZE_SECONDS").unwrap_or(0));
+        let freeze = number("BUSWAY_FREEZE_SECONDS").unwrap_or(0);
+        let still = u64::from(freeze + number("BUSWAY_PAUSE_SECONDS").unwrap_or(0));
         let more = MORE_FOR_A_REBOOT * reboots()
             + MORE_FOR_A_DISK * number("BUSWAY_DISKS").unwrap_or(0)
             + MORE_FOR_A_MIB * mib
             + MORE_FOR_A_THOUSAND_SOCKETS * number("BUSWAY_SOCKETS").unwrap_or(0).div_ceil(1000)
             + MORE_FOR_A_TURN * turns().unwrap_or(0)
             + MORE_FOR_A_MINUTE * minutes().unwrap_or(0)
-            + Duration::from_secs(soak + freeze)
+            + Duration::from_secs(soak + still)
             + MORE_FOR_A_VCPU * number("BUSWAY_CPUS").unwrap_or(0);
         Self {
             kernel,

@@ -40,6 +40,7 @@ mod life_cycle;
 mod loop_device;
 mod machine;
 mod network;
+mod pause;
 mod raw;
 mod resources;
 mod sleep;
@@ -74,6 +75,7 @@ const TESTS: &[&[Test]] = &[
     hotplug::TESTS,
     network::TESTS,
     integration::TESTS,
+    pause::TESTS,
     daemons::TESTS,
     sockets::TESTS,
     input::TESTS,

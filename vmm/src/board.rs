@@ -185,6 +185,11 @@ impl Board {
         &self.engine
     }
 
+    /// Its vCPUs' threads.
+    pub const fn processors(&self) -> &Arc<Processors> {
+        &self.processors
+    }
+
     /// Switches the machine on. Its serial port writes to `output`, and adds 1 to `drained` when
     /// the guest has read its input; its events go to `mailbox`, its channel messages to `port`,
     /// what is seen of its guest to `watch`, and what it asks of its hypervisor to `capture`.

@@ -112,6 +112,12 @@ pub trait Engine: Send + Sync {
     /// The host's time and the guest's reference counter (`HV_X64_MSR_TIME_REF_COUNT`) at one
     /// moment.
     fn time(&self) -> io::Result<Reading>;
+
+    /// Has the reference counter stand still. No vCPU runs guest code until [`thaw`](Self::thaw).
+    fn freeze(&self) -> io::Result<()>;
+
+    /// Has it go on from where it was.
+    fn thaw(&self) -> io::Result<()>;
 }
 
 /// An engine for tests without a vCPU: nothing that it is asked has an effect.
@@ -154,5 +160,13 @@ impl Engine for NoEngine {
 
     fn time(&self) -> io::Result<Reading> {
         Ok(Reading { host: 0, reference: 0 })
+    }
+
+    fn freeze(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn thaw(&self) -> io::Result<()> {
+        Ok(())
     }
 }

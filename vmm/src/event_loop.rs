@@ -24,6 +24,7 @@ use crate::devices::serial::SerialPort;
 use crate::faults::Faults;
 use crate::integration::Integration;
 use crate::lock;
+use crate::pause::Pause;
 use crate::signals;
 use crate::smoke::watch::Watch;
 use crate::spec::OnPanic;
@@ -80,6 +81,8 @@ pub struct Life<'a> {
     pub watch: Option<&'a Watch>,
     /// By which the guest is asked to switch itself off,
     pub integration: &'a Integration,
+    /// unless it stands still,
+    pub pause: &'a Pause,
     /// and how long it has for that after SIGTERM.
     pub grace: Duration,
     /// What follows a panic.
@@ -242,7 +245,8 @@ impl<'a> Main<'a> {
 
     /// Ends the life as `end`: by the guest itself if it listens, and within its grace.
     fn switch_off(&mut self, end: End, ops: &mut EventOps<'_>) {
-        if self.life.grace.is_zero() || !self.life.integration.ask_to_power_off() {
+        let Life { grace, pause, integration, .. } = &self.life;
+        if grace.is_zero() || pause.is_paused() || !integration.ask_to_power_off() {
             self.end(end);
             return;
         }

@@ -34,6 +34,7 @@ struct Guest {
     timeout: Option<Timeout>,
     watch: Option<Watch>,
     integration: Integration,
+    pause: Pause,
     faults: Arc<Faults>,
     on_panic: OnPanic,
     panicked: Cell<bool>,
@@ -73,6 +74,7 @@ impl Guest {
             faults: Faults::none().unwrap(),
             integration: Integration::new(&IntegrationSpec::default(), ic::Version::new(4, 0))
                 .unwrap(),
+            pause: Pause::default(),
             on_panic: OnPanic::Exit,
             panicked: Cell::new(false),
         }
@@ -97,6 +99,7 @@ impl Guest {
             traffic: None,
             watch: self.watch.as_ref(),
             integration: &self.integration,
+            pause: &self.pause,
             grace: Duration::from_secs(10),
             on_panic: self.on_panic,
             panicked: &self.panicked,
@@ -202,6 +205,7 @@ fn a_client_of_the_socket_talks_to_the_guest() {
             traffic: None,
             watch: None,
             integration: &guest.integration,
+            pause: &guest.pause,
             grace: Duration::ZERO,
             on_panic: OnPanic::Exit,
             panicked: &guest.panicked,

@@ -60,6 +60,7 @@ pub mod links;
 pub mod memory;
 pub mod nets;
 pub mod partition;
+pub mod pause;
 pub mod processors;
 pub mod raw;
 pub mod run;

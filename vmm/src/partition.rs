@@ -298,6 +298,7 @@ mod tests {
     use super::*;
     use crate::kvm::Vcpu;
     use crate::lock;
+    use crate::processors::Enter;
 
     /// Remembers what was asked of it.
     #[derive(Default)]
@@ -368,6 +369,14 @@ mod tests {
 
         fn time(&self) -> io::Result<Reading> {
             Ok(Reading { host: 0, reference: 0 })
+        }
+
+        fn freeze(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn thaw(&self) -> io::Result<()> {
+            Ok(())
         }
     }
 
@@ -456,8 +465,8 @@ mod tests {
         partition.memory.write_slice(&[0; 32], GuestAddress(0x2000)).unwrap();
         partition.memory.write_obj(0b10_u64, GuestAddress(0x2010)).unwrap();
         assert_eq!(call(&partition, 0, 3 | 1 << 32, 0x2000, 0), 1 << 32);
-        assert!(!partition.processors.enter(0));
-        assert!(partition.processors.enter(1));
+        assert_eq!(partition.processors.enter(0), Enter::Now);
+        assert_eq!(partition.processors.enter(1), Enter::Flush);
     }
 
     #[test]

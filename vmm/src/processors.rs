@@ -7,10 +7,11 @@
 //! enters. So two VPs that flush each other do not wait for each other.
 //!
 //! The flag that a VP is inside and the wish that it flushes are each written before the other is
-//! read, so that one side always sees the other.
+//! read, so that one side always sees the other. The same goes for the wish that all stay outside
+//! while the machine is paused.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -23,6 +24,22 @@ use crate::vcpu::Stopped;
 #[derive(Debug)]
 pub struct Processors {
     vps: Box<[Vp]>,
+    /// None of them may run guest code.
+    paused: AtomicBool,
+    /// That may have changed. Goes with `gate`.
+    opened: Condvar,
+    gate: Mutex<()>,
+}
+
+/// What a VP does that is about to run guest code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enter {
+    /// It does.
+    Now,
+    /// It does when it has flushed its TLB.
+    Flush,
+    /// It does not, for the machine is paused.
+    Wait,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +54,8 @@ struct Vp {
 impl Processors {
     /// `count` processors, none of which has a thread.
     pub fn new(count: usize) -> Self {
-        Self { vps: (0..count).map(|_| Vp::default()).collect() }
+        let (paused, opened, gate) = Default::default();
+        Self { vps: (0..count).map(|_| Vp::default()).collect(), paused, opened, gate }
     }
 
     /// How many there are.
@@ -52,13 +70,17 @@ impl Processors {
         }
     }
 
-    /// `vp` is about to run guest code; true if it has to flush its TLB before it does.
-    pub fn enter(&self, vp: u32) -> bool {
+    /// `vp` is about to run guest code.
+    pub fn enter(&self, vp: u32) -> Enter {
         let Some(vp) = self.vps.get(vp as usize) else {
-            return false;
+            return Enter::Now;
         };
         vp.inside.store(true, Ordering::SeqCst);
-        vp.flush.swap(false, Ordering::SeqCst)
+        if self.paused.load(Ordering::SeqCst) {
+            vp.inside.store(false, Ordering::SeqCst);
+            return Enter::Wait;
+        }
+        if vp.flush.swap(false, Ordering::SeqCst) { Enter::Flush } else { Enter::Now }
     }
 
     /// `vp` does not run guest code any more.
@@ -66,6 +88,37 @@ impl Processors {
         if let Some(vp) = self.vps.get(vp as usize) {
             vp.inside.store(false, Ordering::SeqCst);
         }
+    }
+
+    /// Has all stay outside of guest code, and returns when they are.
+    pub fn pause(&self) {
+        self.paused.store(true, Ordering::SeqCst);
+        for vp in &self.vps {
+            while vp.inside.load(Ordering::SeqCst) {
+                // A kick that comes just before the guest is entered does nothing.
+                vp.kick();
+                thread::sleep(Duration::from_micros(50));
+            }
+        }
+    }
+
+    /// Lets them run guest code again.
+    pub fn resume(&self) {
+        self.paused.store(false, Ordering::SeqCst);
+        self.look_again();
+    }
+
+    /// Waits, on a VP's thread, while the machine is paused and `stop` is not set.
+    pub fn wait(&self, stop: &AtomicBool) {
+        let waits = |_: &mut ()| self.paused.load(Ordering::SeqCst) && !stop.load(Ordering::SeqCst);
+        drop(self.opened.wait_while(lock(&self.gate), waits));
+    }
+
+    /// Has those that [wait](Self::wait) see what has been set.
+    pub fn look_again(&self) {
+        // Whoever looked before that waits by now.
+        drop(lock(&self.gate));
+        self.opened.notify_all();
     }
 
     /// Stops the thread of `vp` if it runs guest code now. One that is just about to is not stopped.
@@ -129,18 +182,18 @@ mod tests {
     #[test]
     fn who_is_outside_flushes_before_it_enters() {
         let processors = Processors::new(2);
-        assert!(!processors.enter(0));
+        assert_eq!(processors.enter(0), Enter::Now);
         processors.leave(0);
         processors.flush([0, 1, 7].into_iter());
-        assert!(processors.enter(0));
+        assert_eq!(processors.enter(0), Enter::Flush);
         processors.leave(0);
-        assert!(!processors.enter(0), "once is enough");
+        assert_eq!(processors.enter(0), Enter::Now, "once is enough");
     }
 
     #[test]
     fn who_is_inside_is_waited_for() {
         let processors = Arc::new(Processors::new(1));
-        assert!(!processors.enter(0));
+        assert_eq!(processors.enter(0), Enter::Now);
         let flusher = Arc::clone(&processors);
         let flushing = thread::spawn(move || flusher.flush([0].into_iter()));
         while !processors.vps[0].flush.load(Ordering::SeqCst) {
@@ -149,6 +202,46 @@ mod tests {
         assert!(!flushing.is_finished());
         processors.leave(0);
         flushing.join().unwrap();
-        assert!(processors.enter(0));
+        assert_eq!(processors.enter(0), Enter::Flush);
+    }
+
+    #[test]
+    fn nobody_enters_a_paused_machine_and_who_is_inside_is_waited_for() {
+        let processors = Arc::new(Processors::new(2));
+        assert_eq!(processors.enter(0), Enter::Now);
+        let pauser = Arc::clone(&processors);
+        let pausing = thread::spawn(move || pauser.pause());
+        while !processors.paused.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        assert!(!pausing.is_finished());
+        assert_eq!(processors.enter(1), Enter::Wait);
+        processors.leave(0);
+        pausing.join().unwrap();
+        // What is to be flushed is not forgotten meanwhile.
+        processors.flush([0].into_iter());
+        assert_eq!(processors.enter(0), Enter::Wait);
+        processors.resume();
+        assert_eq!([processors.enter(0), processors.enter(1)], [Enter::Flush, Enter::Now]);
+    }
+
+    #[test]
+    fn who_waits_goes_on_when_the_machine_does_and_when_it_ends() {
+        let (processors, stop) = (Arc::new(Processors::new(1)), Arc::new(AtomicBool::new(false)));
+        let wait = || {
+            let (processors, stop) = (Arc::clone(&processors), Arc::clone(&stop));
+            thread::spawn(move || processors.wait(&stop))
+        };
+        processors.pause();
+        let waiting = wait();
+        processors.look_again();
+        assert!(!waiting.is_finished());
+        processors.resume();
+        waiting.join().unwrap();
+        processors.pause();
+        let waiting = wait();
+        stop.store(true, Ordering::SeqCst);
+        processors.look_again();
+        waiting.join().unwrap();
     }
 }

@@ -31,6 +31,7 @@ use crate::integration::Integration;
 use crate::kvm::{Choice, Counters, Host, OpenError};
 use crate::memory::Layout;
 use crate::nets::{NetError, Nets};
+use crate::pause::Pause;
 use crate::raw::{self, RawError};
 use crate::signals;
 use crate::smoke::judge::{NotOffered, Sight};
@@ -146,6 +147,7 @@ struct Session {
     vsock: Option<Vsock>,
     /// Removed when it goes.
     _control: Option<Server>,
+    pause: Pause,
     /// The guest has panicked, in this life or an earlier one.
     panicked: Cell<bool>,
     /// KVM's counters, of all vCPUs in all lives that have ended.
@@ -256,7 +258,7 @@ impl Session {
         let display = Display::open(&spec.display, spec.versions.video.0, &input)?;
         let capture = spec.capture.as_ref().map(Capture::start).transpose()?.map(Arc::new);
         let traffic = Arc::new(Traffic::new(capture.clone()));
-        let line = BusLine::default();
+        let (line, pause) = (BusLine::default(), Pause::default());
         let handles = Handles {
             integration: integration.clone(),
             input: input.clone(),
@@ -271,6 +273,7 @@ impl Session {
             traffic: Arc::clone(&traffic),
             bus: line.clone(),
             faults: Arc::clone(&faults),
+            pause: pause.clone(),
         };
         let start = |path| Server::start(path, &handles);
         let control = spec.control.as_deref().map(start);
@@ -288,6 +291,7 @@ impl Session {
             strict: strict::open(spec, capture.as_ref(), &traffic),
             vsock: spec.vsock.as_deref().map(Vsock::start).transpose()?,
             _control: control,
+            pause,
             panicked: Cell::new(false),
             counters: Counters::new(),
             watch: None,
@@ -354,6 +358,7 @@ impl Session {
         }
         nets.attach(&mut bus);
         self.line.attach(&bus);
+        self.pause.attach(board.processors(), board.engine());
         if let Some(watch) = &self.watch {
             watch.begin()?;
         }
@@ -374,6 +379,7 @@ impl Session {
             traffic: self.traffic.as_deref(),
             watch: self.watch.as_deref(),
             integration: &self.integration,
+            pause: &self.pause,
             grace: Duration::from_secs(spec.grace),
             on_panic: spec.on_panic,
             panicked: &self.panicked,

@@ -23,7 +23,7 @@ use crate::kvm::{
 };
 use crate::limited;
 use crate::partition::{LastWords, Partition, Rest};
-use crate::processors::Processors;
+use crate::processors::{Enter, Processors};
 
 /// What a vCPU tells the machine.
 #[derive(Debug)]
@@ -132,6 +132,7 @@ impl Running {
     /// Stops the vCPUs and waits for them; returns them in their order.
     pub fn stop(&mut self) -> Vec<Stopped> {
         self.stop.store(true, Ordering::SeqCst);
+        self.processors.look_again();
         self.processors.join()
     }
 }
@@ -173,11 +174,18 @@ impl Runner {
         let vp = vcpu.index();
         let processors = &self.machine.processors;
         while !self.stop.load(Ordering::SeqCst) {
-            if processors.enter(vp)
-                && let Err(error) = vcpu.flush_tlb()
-            {
-                self.finish(&mut vcpu, After::Broken(broken(&error)));
-                break;
+            match processors.enter(vp) {
+                Enter::Now => {}
+                Enter::Flush => {
+                    if let Err(error) = vcpu.flush_tlb() {
+                        self.finish(&mut vcpu, After::Broken(broken(&error)));
+                        break;
+                    }
+                }
+                Enter::Wait => {
+                    processors.wait(&self.stop);
+                    continue;
+                }
             }
             let mut interrupted = false;
             let after = vcpu.run(|exit| {

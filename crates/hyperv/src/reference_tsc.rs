@@ -19,11 +19,12 @@ const UNITS_PER_SECOND: u64 = 10_000_000;
 pub struct ReferenceTsc {
     scale: u64,
     offset: u64,
+    sequence: u32,
 }
 
 /// The page's sequence number when it does not count.
 const INVALID: u32 = 0;
-/// And when it does; it never changes here.
+/// And when it first does.
 const VALID: u32 = 1;
 const SCALE_OFFSET: u64 = 8;
 const OFFSET_OFFSET: u64 = 16;
@@ -33,7 +34,7 @@ impl ReferenceTsc {
     /// TSC that is slower than the time's unit.
     pub fn new(frequency: u64, start: u64) -> Option<Self> {
         let scale = (u128::from(UNITS_PER_SECOND) << 64).checked_div(frequency.into())?;
-        let mut clock = Self { scale: u64::try_from(scale).ok()?, offset: 0 };
+        let mut clock = Self { scale: u64::try_from(scale).ok()?, offset: 0, sequence: VALID };
         clock.offset = 0_u64.wrapping_sub(clock.at(start));
         Some(clock)
     }
@@ -42,6 +43,24 @@ impl ReferenceTsc {
     pub const fn at(&self, tsc: u64) -> u64 {
         let scaled = (tsc as u128 * self.scale as u128) >> 64;
         (scaled as u64).wrapping_add(self.offset)
+    }
+
+    /// The same, so many units later at any time.
+    #[must_use]
+    pub const fn behind(self, units: u64) -> Self {
+        Self { offset: self.offset.wrapping_sub(units), ..self }
+    }
+
+    /// The same with another sequence number than `before` has, by which a guest that is in the middle of
+    /// its computation sees that it has to begin again.
+    #[must_use]
+    pub(crate) const fn after(self, before: Self) -> Self {
+        let sequence = match before.sequence.wrapping_add(1) {
+            // Hosts of old meant that the page does not count by this one too.
+            INVALID | u32::MAX => VALID,
+            sequence => sequence,
+        };
+        Self { sequence, ..self }
     }
 
     /// Fills a reference TSC page. With no clock it says so, and the guest reads the MSR.
@@ -60,7 +79,7 @@ impl ReferenceTsc {
         memory.write_obj(clock.scale, field(SCALE_OFFSET))?;
         memory.write_obj(clock.offset, field(OFFSET_OFFSET))?;
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-        memory.write_obj(VALID, page)
+        memory.write_obj(clock.sequence, page)
     }
 }
 
@@ -101,6 +120,16 @@ mod tests {
         let time = ((u128::from(tsc) * u128::from(scale)) >> 64) as i64 + offset;
         assert_eq!(time as u64, clock.at(tsc));
         assert!(clock.at(tsc) > 0);
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_is_another_one() {
+        let clock = ReferenceTsc::new(2_100_000_000, 0).unwrap();
+        let later = clock.behind(500).after(clock);
+        assert_eq!(later.at(4_200_000_000), clock.at(4_200_000_000) - 500);
+        assert_eq!((clock.sequence, later.sequence), (1, 2));
+        let last = ReferenceTsc { sequence: u32::MAX - 1, ..clock };
+        assert_eq!(clock.after(last).sequence, 1);
     }
 
     #[test]

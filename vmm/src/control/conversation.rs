@@ -68,6 +68,16 @@ impl Conversation {
             }
             Request::Ring { relid } => return rings::ring(&self.handles.bus, relid),
             Request::Shutdown { action, force } => self.shutdown(action, force)?,
+            Request::Pause => {
+                self.handles.pause.pause();
+                return Ok(Reply::Machine { paused: true });
+            }
+            Request::Resume => {
+                self.handles.pause.resume(|| self.handles.disks.resume());
+                // The guest's clock has stood still.
+                self.handles.integration.time.sync();
+                return Ok(Reply::Machine { paused: false });
+            }
             Request::SetTime => self.handles.integration.time.sync(),
             Request::Kvp(request) => return self.kvp(request),
             Request::Freeze { seconds } => self.freeze(seconds)?,
@@ -245,7 +255,8 @@ impl Conversation {
         });
         let time_samples = integration.time.samples();
         let (services, cards) = (services.collect(), nets::cards(&self.handles.nets));
-        Status { services, cards, heartbeat, time_samples }
+        let paused = self.handles.pause.is_paused();
+        Status { paused, services, cards, heartbeat, time_samples }
     }
 }
 

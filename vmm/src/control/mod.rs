@@ -27,6 +27,7 @@ use crate::faults::Faults;
 use crate::input::Input;
 use crate::integration::Integration;
 use crate::nets::Nets;
+use crate::pause::Pause;
 use crate::traffic::Traffic;
 
 /// What requests are about.
@@ -50,6 +51,8 @@ pub struct Handles {
     pub faults: Arc<Faults>,
     /// The bus.
     pub bus: BusLine,
+    /// Whether it all stands still.
+    pub pause: Pause,
 }
 
 /// A machine whose memory changes.

@@ -49,6 +49,11 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
+    /// Have the machine stand still: no vCPU runs, and no time passes for the guest
+    Pause,
+    /// Let the machine go on, and have done again what waits on its disks since the host failed (--disk
+    /// FILE,werror=stop); the guest sets its clock to the host's time
+    Resume,
     /// Have the guest set its clock to the host's time now
     SetTime,
     /// Read and write key-value pairs: what the guest says of itself, and what it is told
@@ -360,6 +365,11 @@ pub enum Reply {
     Nothing,
     /// How the machine and its guest are.
     Status(Status),
+    /// What has become of the machine.
+    Machine {
+        /// It stands still.
+        paused: bool,
+    },
     /// Pairs, of a list or the one asked for.
     Pairs {
         /// The pairs, in the guest's order.
@@ -590,6 +600,9 @@ pub struct DiskState {
 /// How the machine and its guest are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// The machine stands still.
+    #[serde(default)]
+    pub paused: bool,
     /// Each service that the guest is offered, and how far the two have come.
     pub services: Vec<Service>,
     /// Its network cards.
@@ -687,6 +700,8 @@ impl fmt::Display for Reply {
         match self {
             Self::Nothing => Ok(()),
             Self::Status(status) => status.fmt(f),
+            Self::Machine { paused: true } => writeln!(f, "the machine is paused"),
+            Self::Machine { paused: false } => writeln!(f, "the machine runs"),
             Self::Pairs { pairs } => {
                 pairs.iter().try_for_each(|Pair { key, value }| writeln!(f, "{key:<28} {value}"))
             }
@@ -752,6 +767,9 @@ impl fmt::Display for DiskState {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.paused {
+            writeln!(f, "{:<12} paused", "machine")?;
+        }
         for Service { name, state, .. } in &self.services {
             writeln!(f, "{name:<12} {state}")?;
         }

@@ -136,6 +136,7 @@ mod tests {
     use crate::input::Input;
     use crate::integration::Integration;
     use crate::nets::Nets;
+    use crate::pause::Pause;
     use crate::spec::IntegrationSpec;
     use crate::traffic::Traffic;
 
@@ -153,8 +154,19 @@ mod tests {
         let nets = Nets::open(&[], nvsp::Version::V6_1).unwrap();
         let disks = Disks::open(&[], &[], 1, storvsc::Version::V6_2).unwrap();
         let (bus, faults) = (BusLine::default(), Faults::none().unwrap());
-        let handles =
-            Handles { integration, input, nets, disks, display, balloon, traffic, faults, bus };
+        let pause = Pause::default();
+        let handles = Handles {
+            integration,
+            input,
+            nets,
+            disks,
+            display,
+            balloon,
+            traffic,
+            faults,
+            bus,
+            pause,
+        };
         Server::start(path, &handles)
     }
 
@@ -174,7 +186,13 @@ mod tests {
         let names: Vec<_> = status.services.iter().map(|service| &*service.name).collect();
         assert_eq!(names, ["shutdown", "time"]);
         assert!(status.services.iter().all(|service| !service.ready));
-        assert_eq!(status.heartbeat, None);
+        assert_eq!((status.heartbeat, status.paused), (None, false));
+        for (command, paused) in [("pause", true), ("pause", true), ("resume", false)] {
+            let answer = ask(&format!("{{\"command\":\"{command}\"}}\n"));
+            assert_eq!(answer, Line::Done(Reply::Machine { paused }));
+            assert!(matches!(ask("{\"command\":\"status\"}\n"),
+                Line::Done(Reply::Status(status)) if status.paused == paused));
+        }
         let Line::Failed(reason) = ask("{\"command\":\"shutdown\"}\n") else {
             panic!("nobody is there who could");
         };

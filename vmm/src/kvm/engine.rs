@@ -24,7 +24,9 @@ use busway_integration::Reading;
 use busway_wire::hypercall::Status;
 use busway_wire::ic::time_sync;
 use busway_wire::synic::{SINT_COUNT, VMBUS_SINT};
-use kvm_bindings::{KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2, KVM_CLOCK_REALTIME};
+use kvm_bindings::{
+    KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2, KVM_CLOCK_REALTIME, kvm_clock_data,
+};
 use kvm_ioctls::VmFd;
 use log::warn;
 use vmm_sys_util::eventfd::EventFd;
@@ -40,6 +42,8 @@ pub struct KvmEngine {
     /// For each VP, the irqfd of the SINT that carries all of VMBus.
     vmbus_sint: Vec<EventFd>,
     crash: Mutex<CrashRegisters>,
+    /// What KVM's clock said when it was to stand still.
+    frozen: Mutex<Option<u64>>,
 }
 
 impl KvmEngine {
@@ -57,6 +61,7 @@ impl KvmEngine {
             interface: Self::offered(host)?,
             vmbus_sint: interrupts::vmbus_sints(vm, vcpus.len())?,
             crash: Mutex::default(),
+            frozen: Mutex::default(),
         })
     }
 
@@ -154,6 +159,22 @@ impl Engine for KvmEngine {
         } else {
             clock.realtime
         };
-        Ok(Reading { host: host / 100 + time_sync::UNIX_EPOCH, reference: clock.clock / 100 })
+        let reference = lock(&self.frozen).unwrap_or(clock.clock) / 100;
+        Ok(Reading { host: host / 100 + time_sync::UNIX_EPOCH, reference })
+    }
+
+    fn freeze(&self) -> io::Result<()> {
+        let clock = self.vm.get_clock()?.clock;
+        lock(&self.frozen).get_or_insert(clock);
+        Ok(())
+    }
+
+    /// KVM does not stop its clock, but sets it back, and then fills the TSC page anew and looks which
+    /// timers are due (`kvm_vm_ioctl_set_clock`, `kvm_hv_process_stimers`).
+    fn thaw(&self) -> io::Result<()> {
+        if let Some(clock) = lock(&self.frozen).take() {
+            self.vm.set_clock(&kvm_clock_data { clock, ..kvm_clock_data::default() })?;
+        }
+        Ok(())
     }
 }

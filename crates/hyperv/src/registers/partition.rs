@@ -100,6 +100,15 @@ impl PartitionRegisters {
         Ok(Effect::None)
     }
 
+    /// Reference time follows by `clock` from now on, by the page too if there is one.
+    pub fn set_clock(&mut self, clock: Option<ReferenceTsc>) {
+        self.clock = match (clock, self.clock) {
+            (Some(clock), Some(before)) => Some(clock.after(before)),
+            _ => clock,
+        };
+        self.fill_reference_tsc();
+    }
+
     /// Who the guest is. Nobody makes no hypercalls.
     fn set_guest_os_id(&mut self, value: u64) {
         self.guest_os_id = value;
@@ -125,9 +134,13 @@ impl PartitionRegisters {
     /// A page that is no RAM stays what it is, as the TLFS wants it: the guest cannot read it.
     fn set_reference_tsc(&mut self, value: u64) {
         self.reference_tsc = value;
-        if value & msr::ENABLE != 0 {
-            let clock = self.clock.as_ref();
-            let _ = ReferenceTsc::write(clock, &self.memory, page_of(value));
+        self.fill_reference_tsc();
+    }
+
+    fn fill_reference_tsc(&self) {
+        if self.reference_tsc & msr::ENABLE != 0 {
+            let (clock, page) = (self.clock.as_ref(), page_of(self.reference_tsc));
+            let _ = ReferenceTsc::write(clock, &self.memory, page);
         }
     }
 }

@@ -153,6 +153,13 @@ impl Shared {
 
     /// Delivers what `vp`'s timers have to say, and sets the alarm for the next time.
     fn run_timers(&self, vp: u32, state: &mut VpState) {
+        // It is looked at again when time goes on.
+        if self.clock.is_frozen() {
+            if let Err(error) = state.timer.clear() {
+                limited!(Warn, "the timer of VP {vp} cannot be stopped: {error}");
+            }
+            return;
+        }
         let now = self.clock.now();
         let deliver = &mut |expiry| self.expire(vp, expiry, now);
         let next = state.registers.run_timers(now, deliver);
@@ -295,5 +302,20 @@ impl Engine for UserspaceEngine {
         let host = u64::try_from(since_1970.as_nanos() / 100).unwrap_or(u64::MAX);
         let host = host.saturating_add(time_sync::UNIX_EPOCH);
         Ok(Reading { host, reference: self.shared.clock.now() })
+    }
+
+    fn freeze(&self) -> io::Result<()> {
+        self.shared.clock.freeze();
+        Ok(())
+    }
+
+    fn thaw(&self) -> io::Result<()> {
+        let Shared { clock, partition, vps, .. } = &*self.shared;
+        clock.thaw();
+        lock(partition).set_clock(clock.page());
+        for (vp, processor) in (0..).zip(vps) {
+            self.shared.run_timers(vp, &mut lock(&processor.state));
+        }
+        Ok(())
     }
 }
