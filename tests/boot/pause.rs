@@ -20,7 +20,7 @@ fn a_paused_guest_does_nothing_and_sees_no_time(case: &Case) -> Outcome {
     let mut guest = guest.flag("--control").flag(control.path()).start(
         "disk=$(disk 0)
         dmesg -c >/dev/null
-        (while agent check $disk direct seed=5 count=64 >/dev/null; do :; done) &
+        (while agent check $disk direct seed=5 count=64 >/dev/null; do usleep 100000; done) &
         echo step=ready
         while read line; do
             echo now=$(cut -d ' ' -f 1 /proc/uptime) $(date +%s) $(dmesg | grep -ciE 'BUG|stall|hung|unstable')

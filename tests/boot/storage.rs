@@ -23,6 +23,7 @@ tests![
     each_processor_has_a_channel_of_its_own,
     synced_writes_survive_the_end_of_busway,
     syncs_reach_the_hosts_disk_and_writes_wait_for_its_room,
+    a_write_without_room_stops_the_machine_until_there_is,
     a_readonly_disk_refuses_writes,
     only_the_disks_that_exist_are_found,
     disks_on_four_controllers_are_told_apart,
@@ -171,7 +172,7 @@ fn synced_writes_survive_the_end_of_busway(case: &Case) -> Outcome {
 
 /// F35: what syncing means does not end with busway: each goes on to the disk below it, which counts.
 ///
-/// F44: a host without room has the writes of one disk wait (`werror=stop`) for longer than the guest's
+/// F44: a host without room has the writes of one disk wait (`werror=wait`) for longer than the guest's
 /// timer, while the other goes on. The guest winds its timer up again, resets and aborts nothing, and what it
 /// wrote is there when there is room. BUSWAY_FREEZE_SECONDS says for how long, with the guest's own timer.
 fn syncs_reach_the_hosts_disk_and_writes_wait_for_its_room(case: &Case) -> Outcome {
@@ -181,7 +182,7 @@ fn syncs_reach_the_hosts_disk_and_writes_wait_for_its_room(case: &Case) -> Outco
     let full = Image::empty(storage.path().join("disk"), 16 << 20);
     let before = device.flushes();
     let control = case.control();
-    let guest = case.guest().cpus(2).disk_at(device.path()).disk_with(&full, "werror=stop");
+    let guest = case.guest().cpus(2).disk_at(device.path()).disk_with(&full, "werror=wait");
     let freeze = number("BUSWAY_FREEZE_SECONDS");
     let timer = freeze.map_or("1".to_owned(), |_| "$(cat $timer)".to_owned());
     let seconds = freeze.unwrap_or(4);
@@ -225,6 +226,48 @@ fn syncs_reach_the_hosts_disk_and_writes_wait_for_its_room(case: &Case) -> Outco
     assert_eq!((guest.fact("timer"), guest.fact("complaints")), ("180", "0"));
     assert!(guest.busway.contains("the host has no room for the image"), "{}", guest.busway);
     assert!(device.flushes() - before >= 10, "{} flushes", device.flushes() - before);
+    let blocks = Blocks { seed: 4, block: 64 << 10, count: 128, start: 0, stride: 64 << 10 };
+    full.must_hold(&blocks, 128);
+    Ok(())
+}
+
+/// F44, with `werror=stop`: the whole machine stands still, and does so again if it is let go on too early.
+fn a_write_without_room_stops_the_machine_until_there_is(case: &Case) -> Outcome {
+    let storage = SmallStorage::of(4).map_err(Skip)?;
+    let full = Image::empty(storage.path().join("disk"), 16 << 20);
+    let control = case.control();
+    let guest = case.guest().cpus(2).disk_with(&full, "werror=stop");
+    let mut guest = guest.flag("--control").flag(control.path()).start(
+        "dmesg -c >/dev/null
+        disk=$(disk 0)
+        echo step=writing
+        agent write $disk direct seed=4 block=64k count=128
+        agent check $disk direct seed=4 block=64k count=128
+        fact complaints $(dmesg | grep -ciE 'hv_storvsc|I/O error|abort|reset|offline|BUG|stall')
+        echo step=written
+        read line",
+    );
+    guest.wait_for("step=writing");
+    control.wait_until(&["status"], |status| status["done"]["paused"] == true);
+    assert!(control.ask(&["disk", "list"])["done"]["disks"][0]["waiting"].as_u64() > Some(0));
+    control.ask(&["resume"]);
+    control.wait_until(&["status"], |status| status["done"]["paused"] == true);
+    storage.make_room(32);
+    // A request that fails at the very moment of the first may pause it once more.
+    control.wait_until(&["resume"], |_| {
+        let waiting = control.ask(&["disk", "list"])["done"]["disks"][0]["waiting"] == 0;
+        waiting && control.ask(&["status"])["done"]["paused"] == false
+    });
+    guest.wait_for("step=written");
+    guest.type_in("\r");
+    let guest = guest.end();
+    assert_eq!((script_status(&guest), guest.status), (Some(0), 0));
+    assert_eq!(guest.fact("complaints"), "0");
+    assert!(
+        guest.busway.contains("the machine is paused: the host has no room"),
+        "{}",
+        guest.busway
+    );
     let blocks = Blocks { seed: 4, block: 64 << 10, count: 128, start: 0, stride: 64 << 10 };
     full.must_hold(&blocks, 128);
     Ok(())

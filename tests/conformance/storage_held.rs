@@ -2,12 +2,14 @@
 
 //! Commands that the host cannot do, and that wait until it can, as `hv_storvsc` sees them.
 
+use std::sync::Arc;
+
 use busway_block::{Disk, DiskOptions, Layer, OnError};
-use busway_storage::{Luns, Units};
+use busway_storage::{Luns, Stops, StorageController, Units};
 use tempfile::NamedTempFile;
 
 use crate::storage_plug::during;
-use crate::storvsc::{Answer, Buffer, RESET, RESET_BUS, RESET_LUN, Srb, Storvsc, cdb_10};
+use crate::storvsc::{Answer, Buffer, INSTANCE, RESET, RESET_BUS, RESET_LUN, Srb, Storvsc, cdb_10};
 
 const MIB: u64 = 1 << 20;
 const UNIT: u8 = 3;
@@ -17,6 +19,7 @@ struct Bench {
     file: NamedTempFile,
     storvsc: Storvsc,
     units: Units,
+    stops: Arc<Stops>,
     buffer: Buffer,
 }
 
@@ -26,14 +29,17 @@ impl Bench {
         file.as_file().set_len(4 * MIB).unwrap();
         let disk = Disk::open(file.path(), options).unwrap();
         file.as_file().set_len(MIB).unwrap();
-        let mut storvsc = Storvsc::ready(Luns::new([(UNIT, disk)]).unwrap(), 8);
+        let stops = Arc::new(Stops::new().unwrap());
+        let controller = StorageController::new(INSTANCE, Luns::new([(UNIT, disk)]).unwrap());
+        let mut storvsc = Storvsc::on(controller.with_stops(Arc::clone(&stops)), 32);
+        storvsc.handshake(0x0602);
         let units = storvsc.units.clone();
         let buffer = storvsc.buffer(0, 4096);
-        Self { file, storvsc, units, buffer }
+        Self { file, storvsc, units, stops, buffer }
     }
 
     fn reading() -> Self {
-        Self::new(&DiskOptions { on_read_error: OnError::Stop, ..DiskOptions::default() })
+        Self::new(&DiskOptions { on_read_error: OnError::Wait, ..DiskOptions::default() })
     }
 
     /// A command on the last blocks, which are not there.
@@ -65,6 +71,7 @@ fn reads_wait_until_the_cause_is_gone_and_the_user_says_so() {
     // Others go on meanwhile.
     let there = bench.storvsc.read(UNIT, &cdb_10(0x28, 0, 0, 8), &bench.buffer);
     assert_eq!(there, Answer::good(1, 4096));
+    assert!(!bench.stops.is_wanted(), "they wait, and the machine does not");
     // While the cause is there they fail again, and wait again.
     bench.units.resume();
     bench.must_wait(2);
@@ -78,10 +85,28 @@ fn reads_wait_until_the_cause_is_gone_and_the_user_says_so() {
 }
 
 #[test]
+fn reads_stop_the_machine_each_time_that_they_fail() {
+    let mut bench =
+        Bench::new(&DiskOptions { on_read_error: OnError::Stop, ..DiskOptions::default() });
+    bench.send(7, 0x28, 1);
+    bench.must_wait(1);
+    assert!(bench.stops.is_wanted());
+    bench.stops.go_on();
+    bench.units.resume();
+    let stops = Arc::clone(&bench.stops);
+    bench.storvsc.pair.wait("another failure", |_| stops.is_wanted().then_some(()));
+    bench.mend();
+    bench.stops.go_on();
+    bench.units.resume();
+    assert_eq!(bench.storvsc.answer(), Answer::good(7, 4096));
+    assert!(!bench.stops.is_wanted());
+}
+
+#[test]
 fn a_write_that_waited_is_written() {
     // What is thrown away is kept in pieces, whose other bytes come from the image.
     let options = DiskOptions {
-        on_write_error: OnError::Stop,
+        on_write_error: OnError::Wait,
         layer: Some(Layer::Temporary),
         ..DiskOptions::default()
     };

@@ -22,7 +22,7 @@ pub const INIT: u64 = u64::MAX - 2;
 /// That of a reset (`VMBUS_RQST_RESET`).
 pub const RESET: u64 = u64::MAX - 3;
 
-const INSTANCE: Guid = Guid::from_text_order(0xf8b3781a_1e82_4818_a1c3_63d806ec15bb);
+pub(crate) const INSTANCE: Guid = Guid::from_text_order(0xf8b3781a_1e82_4818_a1c3_63d806ec15bb);
 
 /// A guest with a storage driver on one channel.
 pub struct Storvsc {
@@ -111,7 +111,8 @@ impl Storvsc {
         Self::on(controller.with_depth(depth).with_channels(channels), ring_pages)
     }
 
-    fn on(controller: StorageController, ring_pages: usize) -> Self {
+    /// The same on any controller.
+    pub fn on(controller: StorageController, ring_pages: usize) -> Self {
         let mut pair = Pair::new(PairConfig::default());
         let units = controller.units();
         pair.add(controller);

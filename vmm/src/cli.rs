@@ -108,12 +108,16 @@ pub struct RunArgs {
     /// Disk on a VMBus SCSI controller of the guest: an image (raw, qcow2, vhd; vmdk and vhdx
     /// are only read) or a block device. Writes go to the qcow2 file of overlay=, which is made if
     /// it is not there, or nowhere with temporary. Controllers are 0 (the default) to 3, and are
-    /// there if they have a disk; without lun= (0 to 254) a disk has the first free number. May be
-    /// given up to 255 times for each controller, and adds to the disks of --spec
+    /// there if they have a disk; without lun= (0 to 254) a disk has the first free number. A write
+    /// (werror=) or read (rerror=) that the host cannot do is reported to the guest (report, the
+    /// default), pauses the machine until `busway ctl SOCKET resume` (stop; enospc does if the host
+    /// has no room), or waits while the machine runs on until `disk resume` (wait). May be given up to
+    /// 255 times for each controller, and adds to the disks of --spec
     #[arg(
         long,
         value_name = "FILE[,readonly][,serial=S][,wwn=HEX][,format=F][,overlay=FILE|,temporary]\
-            [,block-size=N][,controller=N][,lun=N][,iops=N][,bps=SIZE]"
+            [,block-size=N][,controller=N][,lun=N][,iops=N][,bps=SIZE]\
+            [,werror=report|enospc|stop|wait][,rerror=...]"
     )]
     pub disk: Vec<String>,
 

@@ -4,11 +4,12 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use busway_block::{Disk, DiskOptions, Layer, OpenError};
-use busway_storage::{LunError, Luns, PlugError, StorageController, UnitState, Units};
+use busway_storage::{LunError, Luns, PlugError, Stops, StorageController, UnitState, Units};
 use busway_wire::Guid;
 use busway_wire::storvsc::Version;
 use log::error;
@@ -41,6 +42,9 @@ pub enum DiskError {
     /// Its place on the controller cannot be.
     #[error("--disk: {0}")]
     Place(#[from] LunError),
+    /// There is nothing by which they could stop the machine.
+    #[error("the host has no eventfd")]
+    Stops(#[source] io::Error),
 }
 
 /// A unit cannot be changed as a user wants.
@@ -92,6 +96,7 @@ impl fmt::Display for Place {
 #[derive(Clone)]
 pub struct Disks {
     controllers: Vec<Controller>,
+    stops: Arc<Stops>,
 }
 
 #[derive(Clone)]
@@ -111,24 +116,27 @@ impl Disks {
         newest: Version,
     ) -> Result<Self, DiskError> {
         let channels = u16::try_from(cpus).unwrap_or(u16::MAX);
+        let stops = Arc::new(Stops::new().map_err(DiskError::Stops)?);
+        let device = |device: StorageController| {
+            device.with_newest_version(newest).with_stops(Arc::clone(&stops))
+        };
         let open = |number| {
             let of_this = |spec: &&DiskSpec| spec.is_on(number);
             let specs: Vec<_> = specs.iter().filter(of_this).collect();
             let dvds = if number == 0 { dvds } else { &[] };
             let instance = Guid::from_text_order(FIRST + STEP * u128::from(number));
-            let device = StorageController::new(instance, units(&specs, dvds)?);
-            let device = device.with_channels(channels).with_newest_version(newest);
-            Ok(Controller { device, without: Arc::default() })
+            let device = device(StorageController::new(instance, units(&specs, dvds)?));
+            Ok(Controller { device: device.with_channels(channels), without: Arc::default() })
         };
         let open_ide = |(number, spec): (u8, &DiskSpec)| {
             let instance = Guid::from_text_order(FIRST_IDE + STEP_IDE * u128::from(number));
-            let device = StorageController::ide(instance, Luns::new([(0, image(spec)?)])?);
-            Ok(Controller { device: device.with_newest_version(newest), without: Arc::default() })
+            let device = device(StorageController::ide(instance, Luns::new([(0, image(spec)?)])?));
+            Ok(Controller { device, without: Arc::default() })
         };
         let ide = (0..).zip(specs.iter().filter(|spec| spec.bus == BusSpec::Ide)).map(open_ide);
         let controllers = (0..MAX_CONTROLLERS).map(open).chain(ide);
         let controllers = controllers.collect::<Result<_, DiskError>>()?;
-        Ok(Self { controllers })
+        Ok(Self { controllers, stops })
     }
 
     /// Puts the controllers on the bus, each at once or when it has a unit.
@@ -151,8 +159,15 @@ impl Disks {
         }
     }
 
-    /// Has all requests done again that wait for the user.
+    /// Where they say that the machine is to stand still.
+    pub const fn stops(&self) -> &Arc<Stops> {
+        &self.stops
+    }
+
+    /// Has all requests done again that wait for the user. What fails once more may stop the machine
+    /// once more.
     pub fn resume(&self) {
+        self.stops.go_on();
         self.all_units().for_each(|units| units.resume());
     }
 

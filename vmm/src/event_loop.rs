@@ -18,6 +18,8 @@ use log::{debug, error, info, warn};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
+use busway_storage::Stops;
+
 use crate::bus::VmBus;
 use crate::console::{Command, Console, HELP, Received};
 use crate::devices::serial::SerialPort;
@@ -83,6 +85,8 @@ pub struct Life<'a> {
     pub integration: &'a Integration,
     /// unless it stands still,
     pub pause: &'a Pause,
+    /// which it also does when a disk wants it,
+    pub stops: &'a Stops,
     /// and how long it has for that after SIGTERM.
     pub grace: Duration,
     /// What follows a panic.
@@ -122,6 +126,7 @@ const BUS: u32 = 6;
 const GRACE: u32 = 7;
 const WATCH: u32 = 8;
 const OVERDUE: u32 = 9;
+const STOP: u32 = 10;
 
 /// Whether the loop waits for console input.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -157,6 +162,7 @@ impl MutEventSubscriber for Main<'_> {
         add(Events::with_data(self.life.drained, DRAINED, EventSet::IN));
         add(Events::with_data_raw(self.life.faults.timer(), OVERDUE, EventSet::IN));
         add(Events::with_data(self.life.signals, SIGNAL, EventSet::IN));
+        add(Events::with_data(self.life.stops, STOP, EventSet::IN));
         if let Some(watch) = self.life.watch {
             add(Events::with_data(watch.bell(), WATCH, EventSet::IN));
         }
@@ -178,6 +184,11 @@ impl MutEventSubscriber for Main<'_> {
                 }
             }
             OVERDUE => self.life.bus.overdue(),
+            STOP => {
+                let Life { stops, pause, .. } = &self.life;
+                stops.heard();
+                pause.pause_if(|| stops.is_wanted());
+            }
             DRAINED => {
                 let _ = self.life.drained.read();
                 self.feed(ops);

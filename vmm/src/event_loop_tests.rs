@@ -35,6 +35,7 @@ struct Guest {
     watch: Option<Watch>,
     integration: Integration,
     pause: Pause,
+    stops: Stops,
     faults: Arc<Faults>,
     on_panic: OnPanic,
     panicked: Cell<bool>,
@@ -75,6 +76,7 @@ impl Guest {
             integration: Integration::new(&IntegrationSpec::default(), ic::Version::new(4, 0))
                 .unwrap(),
             pause: Pause::default(),
+            stops: Stops::new().unwrap(),
             on_panic: OnPanic::Exit,
             panicked: Cell::new(false),
         }
@@ -100,6 +102,7 @@ impl Guest {
             watch: self.watch.as_ref(),
             integration: &self.integration,
             pause: &self.pause,
+            stops: &self.stops,
             grace: Duration::from_secs(10),
             on_panic: self.on_panic,
             panicked: &self.panicked,
@@ -145,6 +148,22 @@ fn time_runs_out() {
     let mut guest = Guest::new(&SerialSpec::Null);
     guest.timeout = Some(Timeout::new(Duration::from_millis(8)).unwrap());
     assert_eq!(guest.live(), End::TimedOut);
+}
+
+#[test]
+fn a_disk_stops_the_machine_until_the_user_lets_it_go_on() {
+    let mut guest = Guest::new(&SerialSpec::Null);
+    guest.stops.stop();
+    guest.send(Event::PowerOff);
+    assert_eq!(guest.live(), End::PoweredOff);
+    assert!(guest.pause.is_paused());
+    // The user was faster than the bell.
+    let mut guest = Guest::new(&SerialSpec::Null);
+    guest.stops.stop();
+    guest.pause.resume(|| guest.stops.go_on());
+    guest.send(Event::PowerOff);
+    assert_eq!(guest.live(), End::PoweredOff);
+    assert!(!guest.pause.is_paused());
 }
 
 /// It cannot be asked to switch off, so its plug is pulled.
@@ -206,6 +225,7 @@ fn a_client_of_the_socket_talks_to_the_guest() {
             watch: None,
             integration: &guest.integration,
             pause: &guest.pause,
+            stops: &guest.stops,
             grace: Duration::ZERO,
             on_panic: OnPanic::Exit,
             panicked: &guest.panicked,

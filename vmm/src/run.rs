@@ -380,6 +380,7 @@ impl Session {
             watch: self.watch.as_deref(),
             integration: &self.integration,
             pause: &self.pause,
+            stops: disks.stops(),
             grace: Duration::from_secs(spec.grace),
             on_panic: spec.on_panic,
             panicked: &self.panicked,

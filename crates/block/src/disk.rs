@@ -32,6 +32,17 @@ pub(crate) struct Inner {
     pub(crate) rate: Option<Rate>,
 }
 
+/// What follows from an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// The guest is told.
+    Report,
+    /// The request is done again when the user says so.
+    Wait,
+    /// And the machine stands still until then.
+    Stop,
+}
+
 /// What holds a disk's bytes.
 #[derive(Debug)]
 pub(crate) enum Image {
@@ -154,27 +165,32 @@ impl Disk {
         }
     }
 
-    /// Whether a request that ended with `error` is to be done again when the user says so, and the
-    /// guest not told before that.
+    /// What follows when a request has ended with `error`.
     ///
-    /// A flush is not: the kernel tells of lost pages once, and the next one would succeed
+    /// Of a flush the guest is always told: the kernel tells of lost pages once, and the next one would succeed
     /// (`Documentation/filesystems/vfs.rst`, "Handling errors during writeback").
-    pub fn waits_for(&self, operation: Operation, error: IoError) -> bool {
+    pub fn reaction(&self, operation: Operation, error: IoError) -> Reaction {
         let options = &self.inner.options;
         let policy = match operation {
             Operation::Read => options.on_read_error,
             Operation::Flush => OnError::Report,
             _ => options.on_write_error,
         };
-        match error {
-            IoError::NoSpace { .. } => policy != OnError::Report,
-            IoError::Failed { .. } | IoError::Truncated { .. } => policy == OnError::Stop,
+        let is_full = match error {
+            IoError::NoSpace { .. } => true,
+            IoError::Failed { .. } | IoError::Truncated { .. } => false,
             IoError::BeyondEnd { .. }
             | IoError::Misaligned { .. }
             | IoError::NoDisk { .. }
             | IoError::ReadOnly
             | IoError::Unsupported { .. }
-            | IoError::Cancelled => false,
+            | IoError::Cancelled => return Reaction::Report,
+        };
+        match policy {
+            OnError::Wait => Reaction::Wait,
+            OnError::Stop => Reaction::Stop,
+            OnError::NoSpace if is_full => Reaction::Stop,
+            OnError::NoSpace | OnError::Report => Reaction::Report,
         }
     }
 
@@ -203,27 +219,30 @@ mod tests {
 
     #[test]
     fn only_the_hosts_faults_are_waited_for_and_only_if_the_user_wants_that() {
+        use Reaction::{Report, Stop, Wait};
         let write = Operation::Write { durable: true };
         let (full, broken) = (IoError::NoSpace { errno: 28 }, IoError::Failed { errno: 5 });
-        for (policy, waits) in [
-            (OnError::Report, [false, false]),
-            (OnError::NoSpace, [true, false]),
-            (OnError::Stop, [true, true]),
+        for (policy, reactions) in [
+            (OnError::Report, [Report, Report]),
+            (OnError::NoSpace, [Stop, Report]),
+            (OnError::Stop, [Stop, Stop]),
+            (OnError::Wait, [Wait, Wait]),
         ] {
             let options = DiskOptions { on_write_error: policy, ..DiskOptions::default() };
             let disk = Disk::ram(4096, &options).unwrap();
-            let seen = [full, broken].map(|error| disk.waits_for(write, error));
-            assert_eq!(seen, waits, "{policy:?}");
-            assert_eq!(disk.waits_for(write, IoError::Truncated { at: 0 }), waits[1]);
-            assert!(!disk.waits_for(Operation::Read, broken), "that is for reads to say");
-            assert!(!disk.waits_for(Operation::Flush, full));
+            let seen = [full, broken].map(|error| disk.reaction(write, error));
+            assert_eq!(seen, reactions, "{policy:?}");
+            assert_eq!(disk.reaction(write, IoError::Truncated { at: 0 }), reactions[1]);
+            assert_eq!(disk.reaction(Operation::Read, broken), Report, "that is for reads to say");
+            assert_eq!(disk.reaction(Operation::Flush, full), Report);
             for error in [IoError::Cancelled, IoError::ReadOnly, IoError::NoDisk { disk: 0 }] {
-                assert!(!disk.waits_for(write, error), "{error}");
+                assert_eq!(disk.reaction(write, error), Report, "{error}");
             }
         }
         let options = DiskOptions { on_read_error: OnError::Stop, ..DiskOptions::default() };
         let disk = Disk::ram(4096, &options).unwrap();
-        assert!(disk.waits_for(Operation::Read, broken) && !disk.waits_for(write, broken));
+        assert_eq!(disk.reaction(Operation::Read, broken), Stop);
+        assert_eq!(disk.reaction(write, broken), Report);
     }
 
     /// The published test vectors of FNV-1a 128: of nothing, and of "a".

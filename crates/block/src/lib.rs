@@ -36,6 +36,7 @@ mod vhdx;
 mod workers;
 mod wwn;
 
+pub use disk::Reaction;
 pub use disk::{Disk, Identity};
 pub use error::IoError;
 pub use format::{Format, UnknownFormat};

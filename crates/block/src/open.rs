@@ -47,7 +47,7 @@ pub struct DiskOptions {
     pub rate: RateLimit,
     /// What becomes of reads that fail.
     pub on_read_error: OnError,
-    /// What becomes of everything else that fails, but a flush: see [`Disk::waits_for`].
+    /// What becomes of everything else that fails, but a flush: see [`Disk::reaction`].
     pub on_write_error: OnError,
 }
 
@@ -57,10 +57,12 @@ pub enum OnError {
     /// The guest is told.
     #[default]
     Report,
-    /// It waits for the user if the host has no room, and else the guest is told.
+    /// The machine stops if the host has no room, and else the guest is told.
     NoSpace,
-    /// It waits for the user.
+    /// The machine stops, and goes on when the user says so.
     Stop,
+    /// It waits for the user, and the machine runs on.
+    Wait,
 }
 
 /// What lies over an image that is only read.

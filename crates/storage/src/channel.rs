@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use busway_block::{
-    Completion, Disk, IoError, Operation as BlockOperation, Queue, Request as BlockRequest,
+    Completion, Disk, IoError, Operation as BlockOperation, Queue, Reaction,
+    Request as BlockRequest,
 };
 use busway_memory::{GuestMemory, GuestSlices};
 use busway_ring::{Outgoing, Packet};
@@ -27,6 +28,7 @@ use crate::handshake::Handshake;
 use crate::held::Held;
 use crate::luns::{Address, Luns, PLACES};
 use crate::shared::{Port, Shared, Table};
+use crate::stops::Stops;
 use crate::target::{self, Extent, Step};
 
 /// Most bytes of the page lists of one packet: pages for 16 MiB, more than any guest moves at once.
@@ -120,6 +122,8 @@ pub(crate) struct StorageChannel {
     settling: Option<(u64, u64)>,
     /// Requests that wait for the user after an error of the host.
     pub(crate) held: Vec<Held>,
+    /// What the machine stands still by, if it does because of one of them.
+    pub(crate) stops: Option<Arc<Stops>>,
     pub(crate) warnings: LogLimit,
     closing: bool,
 }
@@ -155,11 +159,18 @@ impl StorageChannel {
             port,
             settling: None,
             held: Vec::new(),
+            stops: None,
             warnings: LogLimit::default(),
             closing: false,
         };
         channel.use_table()?;
         Ok(channel)
+    }
+
+    /// The same, which says by `stops` when the machine is to stand still.
+    pub(crate) fn with_stops(mut self, stops: Option<Arc<Stops>>) -> Self {
+        self.stops = stops;
+        self
     }
 
     fn execute(
@@ -292,10 +303,11 @@ impl StorageChannel {
         };
         if let Err(error) = result
             && !given_up
-            && self.table.luns.medium(disk).is_some_and(|it| it.waits_for(operation, error))
+            && let Some(medium) = self.table.luns.medium(disk)
+            && let reaction @ (Reaction::Wait | Reaction::Stop) = medium.reaction(operation, error)
         {
             let request = BlockRequest { token, operation, offset, data };
-            self.hold(Held { disk, request, error });
+            self.hold(Held { disk, request, error }, reaction);
             return Ok(());
         }
         let result = match (result, slot.more.pop()) {

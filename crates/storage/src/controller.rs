@@ -14,6 +14,7 @@ use crate::channel::StorageChannel;
 use crate::handshake::Handshake;
 use crate::luns::{Luns, PLACES};
 use crate::shared::{Port, Shared};
+use crate::stops::Stops;
 use crate::units::Units;
 
 /// Commands that a channel works on at once. Linux sends some 300 (a ring of 128 KiB holds no more
@@ -32,6 +33,7 @@ pub struct StorageController {
     depth: usize,
     channels: u16,
     newest_version: Version,
+    stops: Option<Arc<Stops>>,
     shared: Arc<Shared>,
 }
 
@@ -44,6 +46,7 @@ impl StorageController {
             depth: QUEUE_DEPTH,
             channels: 1,
             newest_version: Version::V6_2,
+            stops: None,
             shared: Arc::new(Shared::new(luns)),
         }
     }
@@ -75,6 +78,14 @@ impl StorageController {
         self
     }
 
+    /// The same, saying by `stops` when the machine is to stand still. Without that, requests that would
+    /// stop it wait by themselves.
+    #[must_use]
+    pub fn with_stops(mut self, stops: Arc<Stops>) -> Self {
+        self.stops = Some(stops);
+        self
+    }
+
     /// The same, working on at most `depth` commands of a channel at once.
     #[must_use]
     pub const fn with_depth(mut self, depth: usize) -> Self {
@@ -100,6 +111,6 @@ impl Device for StorageController {
         let shared = (Arc::clone(&self.shared), port);
         let memory = &opening.memory;
         let channel = StorageChannel::new(queue, self.depth, memory, handshake, shared)?;
-        Ok(Box::new(channel))
+        Ok(Box::new(channel.with_stops(self.stops.clone())))
     }
 }

@@ -6,7 +6,7 @@
 //! (`drivers/scsi/storvsc_drv.c`, `storvsc_eh_timed_out`). Each keeps its slot. A guest that resets,
 //! or a user who takes the disk away, ends them.
 
-use busway_block::{Disk, IoError, Request};
+use busway_block::{Disk, IoError, Reaction, Request};
 use busway_vmbus::{Fault, Io};
 
 use crate::channel::StorageChannel;
@@ -23,19 +23,27 @@ pub(crate) struct Held {
 }
 
 impl StorageChannel {
-    /// Has a request wait.
-    pub(crate) fn hold(&mut self, held: Held) {
-        if let Some(seen) = self.warnings.next() {
-            let name = self.table.luns.medium(held.disk).map_or("a disk", Disk::name);
+    /// Has a request wait, and the machine stop if the `reaction` is that.
+    pub(crate) fn hold(&mut self, held: Held, reaction: Reaction) {
+        let name = self.table.luns.medium(held.disk).map_or("a disk", Disk::name);
+        let (operation, error, disk) = (held.request.operation, held.error, held.disk);
+        self.shared.waits(disk);
+        self.held.push(held);
+        if reaction == Reaction::Stop
+            && let Some(stops) = &self.stops
+        {
+            if stops.stop() {
+                log::warn!(
+                    "storage: {operation:?} on '{name}' fails, and the machine is paused: {error}: \
+                     remove the cause, then say 'resume' on the control socket"
+                );
+            }
+        } else if let Some(seen) = self.warnings.next() {
             log::warn!(
-                "storage: {:?} on '{name}' waits, and the guest with it: {}: remove the cause, then \
-                 say 'disk resume' on the control socket{seen}",
-                held.request.operation,
-                held.error
+                "storage: {operation:?} on '{name}' waits, and the guest with it: {error}: remove \
+                 the cause, then say 'disk resume' on the control socket{seen}"
             );
         }
-        self.shared.waits(held.disk);
-        self.held.push(held);
     }
 
     /// Does all that waits once more.

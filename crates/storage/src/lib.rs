@@ -31,6 +31,7 @@ mod luns;
 mod mode;
 mod reply;
 mod shared;
+mod stops;
 pub mod target;
 mod units;
 mod unmap;
@@ -38,6 +39,7 @@ mod unmap;
 pub use controller::StorageController;
 pub use luns::{Address, LunError, Luns};
 pub use reply::Reply;
+pub use stops::Stops;
 pub use units::{PlugError, UnitState, Units};
 
 /// Most bytes that one command moves, as guests are told.

@@ -9,6 +9,7 @@
 //! Each channel has the table of units as it was when it last heard its bell. A new table has the next
 //! number too; a channel says by it that it uses the new table alone, and no unit any more that has gone.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,9 +25,9 @@ use crate::luns::{Luns, PLACES};
 pub(crate) struct Bell(OwnedFd);
 
 impl Bell {
-    fn new() -> Result<Self, Fault> {
+    pub(crate) fn new() -> io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        rustix::event::eventfd(0, flags).map(Self).map_err(Fault::host)
+        Ok(Self(rustix::event::eventfd(0, flags)?))
     }
 
     pub(crate) fn ring(&self) {
@@ -65,7 +66,7 @@ pub(crate) struct Port {
 impl Port {
     pub(crate) fn new(is_primary: bool) -> Result<Self, Fault> {
         Ok(Self {
-            bell: Bell::new()?,
+            bell: Bell::new().map_err(Fault::host)?,
             is_primary,
             asked: AtomicU64::new(0),
             cancels: AtomicBool::new(false),

@@ -196,7 +196,7 @@ pub enum DiskTask {
         /// file as it was given
         unit: String,
     },
-    /// Do again what waits on disks since the host failed (--disk FILE,werror=stop); what fails once
+    /// Do again what waits on disks since the host failed (--disk FILE,werror=wait); what fails once
     /// more waits once more
     Resume,
     /// Enlarge a disk (raw images only); the guest sees it by itself
@@ -589,7 +589,7 @@ pub struct DiskState {
     pub bytes: u64,
     /// The image; none in a drive without a disc.
     pub file: Option<String>,
-    /// Requests that the host could not do, and that wait for `disk resume`.
+    /// Requests that the host could not do, and that wait for `resume` or `disk resume`.
     #[serde(default)]
     pub waiting: u32,
     /// Requests that have waited because of `iops=` and `bps=` until now.
@@ -760,7 +760,7 @@ impl fmt::Display for DiskState {
         }
         match waiting {
             0 => writeln!(f),
-            _ => writeln!(f, ", {waiting} requests wait for 'disk resume'"),
+            _ => writeln!(f, ", {waiting} requests wait for 'resume'"),
         }
     }
 }

@@ -90,10 +90,12 @@ pub enum OnErrorSpec {
     /// The guest is told.
     #[default]
     Report,
-    /// They wait for `disk resume` if the host has no room; else the guest is told.
+    /// The machine is paused if the host has no room; else the guest is told.
     Enospc,
-    /// They wait for `disk resume`.
+    /// The machine is paused, and `resume` has them done again.
     Stop,
+    /// They wait for `disk resume`, and the machine runs on.
+    Wait,
 }
 
 impl From<OnErrorSpec> for OnError {
@@ -102,6 +104,7 @@ impl From<OnErrorSpec> for OnError {
             OnErrorSpec::Report => Self::Report,
             OnErrorSpec::Enospc => Self::NoSpace,
             OnErrorSpec::Stop => Self::Stop,
+            OnErrorSpec::Wait => Self::Wait,
         }
     }
 }
@@ -111,7 +114,8 @@ fn on_error(text: &str) -> Result<OnErrorSpec, ValueError> {
         "report" => Ok(OnErrorSpec::Report),
         "enospc" => Ok(OnErrorSpec::Enospc),
         "stop" => Ok(OnErrorSpec::Stop),
-        _ => Err(ValueError(format!("{text:?} is no policy: give report, enospc or stop"))),
+        "wait" => Ok(OnErrorSpec::Wait),
+        _ => Err(ValueError(format!("{text:?} is no policy: give report, enospc, stop or wait"))),
     }
 }
 
@@ -227,7 +231,7 @@ pub enum DiskSpecError {
 /// What a disk's words may be.
 const WORDS: &str = "FILE[,readonly][,serial=S][,wwn=HEX][,format=F][,overlay=FILE|,temporary]\
     [,block-size=512|4096][,bus=scsi|ide][,controller=0..3][,lun=0..254][,iops=N][,bps=SIZE]\
-    [,werror=report|enospc|stop][,rerror=report|enospc|stop]";
+    [,werror=report|enospc|stop|wait][,rerror=report|enospc|stop|wait]";
 
 impl FromStr for DiskSpec {
     type Err = ValueError;
@@ -392,6 +396,10 @@ mod tests {
         assert_eq!("a,block-size=4096".parse::<DiskSpec>().unwrap().block_size, Some(4096));
         let disk: DiskSpec = "a,werror=stop,rerror=enospc".parse().unwrap();
         assert_eq!((disk.werror, disk.rerror), (OnErrorSpec::Stop, OnErrorSpec::Enospc));
+        let disk: DiskSpec = "a,werror=wait".parse().unwrap();
+        let text = serde_json::to_string(&disk).unwrap();
+        assert!(text.contains("\"rerror\":\"report\",\"werror\":\"wait\""), "{text}");
+        assert_eq!(serde_json::from_str::<DiskSpec>(&text).unwrap(), disk);
         let disk: DiskSpec = "a,iops=500,bps=10M".parse().unwrap();
         let rate = disk.rate();
         assert_eq!((rate.requests, rate.bytes), (NonZeroU64::new(500), NonZeroU64::new(10 << 20)));
