@@ -200,7 +200,32 @@ pub(crate) fn keep_panics() {
 static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
 
 /// Runs it, and adds what its guests said to the failure, if it is one.
+///
+/// If that shows that the processor broke its own rules, it is run once more, and xtask's report says so.
 pub(crate) fn run(test: &'static Test, kernel: &'static Kernel) -> Result<Completion, Failed> {
+    let result = attempt(test, kernel);
+    let shows = |failed: &Failed| failed.message().is_some_and(interrupts_an_interrupt);
+    if !result.as_ref().is_err_and(shows) {
+        return result;
+    }
+    println!(
+        "\nremark: {}: the guest died of an interrupt at the first instruction of an interrupt's entry, where \
+         none can be; run again",
+        test.name_on(kernel)
+    );
+    attempt(test, kernel)
+}
+
+/// Whether a guest was interrupted where an interrupt gate has just masked interrupts: its processor, in
+/// the emulated host QEMU's, has delivered one twice. Linux's entry relies on that it does not
+/// (`arch/x86/entry/entry_64.S`: it takes the second for one from kernel mode, before SWAPGS).
+fn interrupts_an_interrupt(said: &str) -> bool {
+    let entries = said.lines().filter_map(|line| line.split_once("RIP: 0010:asm_sysvec_"));
+    let mut places = entries.filter_map(|(_, rest)| rest.split_once('+'));
+    places.any(|(_, offset)| offset.starts_with("0x0/"))
+}
+
+fn attempt(test: &'static Test, kernel: &'static Kernel) -> Result<Completion, Failed> {
     let case = Case::new(kernel);
     let started = Instant::now();
     let result = panic::catch_unwind(AssertUnwindSafe(|| (test.run)(&case)));

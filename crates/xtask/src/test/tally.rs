@@ -45,6 +45,9 @@ impl Tally {
             self.reasons.push(format!("{name}: {reason}"));
             self.open.push(Single { name: name.to_owned(), skipped: true });
         }
+        if let Some(remark) = line.strip_prefix("remark: ") {
+            self.remarks.push(remark.to_owned());
+        }
         if let Some(name) = passed(line) {
             self.open.push(Single { name: name.to_owned(), skipped: false });
         }
@@ -141,6 +144,13 @@ mod tests {
         tally.feed(b"test k/d::e    ... ignored (no loop device)\ntest f ... ignored\n");
         let wanted = ["a::c: needs a tape", "k/d::e: no loop device", "f: it says not why"];
         assert_eq!(tally.reasons, wanted);
+    }
+
+    #[test]
+    fn what_must_be_known_is_kept() {
+        let mut tally = Tally::default();
+        tally.feed(b"remark: k/a: run again\ntest k/a ... ok\n a remark: of a guest's\n");
+        assert_eq!(tally.remarks, ["k/a: run again"]);
     }
 
     #[test]
