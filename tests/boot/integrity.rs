@@ -3,7 +3,7 @@
 //! A soak of disks, in which no byte may be wrong or missing.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use busway_guest_agent::Blocks;
@@ -107,6 +107,15 @@ impl Images {
         self.raw.must_hold(&safe(round, 24 << 20), report.all("safe").len() as u64);
         self.reset.must_hold(&safe(round, 0), report.all("gone").len() as u64);
         must_be_consistent(&self.overlay);
+        let layered = Image::at(case.path("layered"));
+        qemu_img(&[
+            "convert".as_ref(),
+            "-O".as_ref(),
+            "raw".as_ref(),
+            &self.overlay,
+            layered.path(),
+        ]);
+        layered.must_hold(&safe(round, 16 << 20), report.all("kept").len() as u64);
         Ok(())
     }
 }
@@ -150,8 +159,10 @@ fn script(round: u64) -> String {
             echo calm=yes
             until [ -e write ]; do usleep 20000; done
             agent write $reset direct sync=dsync seed={seed} block=12k count={count} stride=16k says=gone &
+            agent write $layered direct sync=dsync seed={seed} block=12k count={count} start=16m stride=16k says=kept &
             agent write $raw direct sync=dsync seed={seed} block=12k count={count} start=24m stride=16k says=safe ||
                 echo failed=safe writes
+            wait
         }} &
         {{
             until [ -e enough ]; do
@@ -180,16 +191,13 @@ fn script(round: u64) -> String {
 
 /// By QEMU's own program: no cluster is used twice, none is lost that is referred to.
 fn must_be_consistent(image: &Path) {
-    let mut command = Command::new("qemu-img/lib/ld-linux-x86-64.so.2");
-    command.args([
-        "--inhibit-cache",
-        "--library-path",
-        "qemu-img/lib",
-        "qemu-img/qemu-img",
-        "check",
-    ]);
-    let output = command.arg(image).output().unwrap();
+    let output = qemu_img(&["check".as_ref(), image]);
     // Clusters that nothing refers to are what a kill may leave: room, not data (its status is 3).
-    let leaks_at_most = matches!(output.status.code(), Some(0 | 3));
-    assert!(leaks_at_most, "qemu-img check: {output:?}");
+    assert!(matches!(output.status.code(), Some(0 | 3)), "qemu-img check: {output:?}");
+}
+
+fn qemu_img(words: &[&Path]) -> Output {
+    let mut command = Command::new("qemu-img/lib/ld-linux-x86-64.so.2");
+    let command = command.args(["--inhibit-cache", "--library-path", "qemu-img/lib"]);
+    command.arg("qemu-img/qemu-img").args(words).output().unwrap()
 }
