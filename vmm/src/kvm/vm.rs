@@ -22,6 +22,19 @@ use super::{During, Host, KvmError, MAX_VPS, Vcpu, ioctl};
 use crate::engine::EngineKind;
 use crate::memory::layout;
 
+/// Makes a call until it ends by itself.
+///
+/// KVM gives up making a VM when a signal is pending, and what the kernel has still to do for I/O that has
+/// ended counts as one (Linux `mm/mmap.c`, `mm_take_all_locks`).
+fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result,
+        }
+    }
+}
+
 /// A machine with memory and interrupt controllers.
 pub struct Vm {
     fd: Arc<VmFd>,
@@ -38,7 +51,7 @@ impl Vm {
         vps: u32,
         kind: EngineKind,
     ) -> Result<Self, KvmError> {
-        let fd = Arc::new(host.kvm().create_vm().during("create a VM")?);
+        let fd = Arc::new(uninterrupted(|| host.kvm().create_vm()).during("create a VM")?);
         // Intel CPUs without "unrestricted guest" run real mode in these pages.
         fd.set_identity_map_address(layout::KVM_IDENTITY_MAP).during("place its identity map")?;
         fd.set_tss_address(layout::KVM_TSS).during("place its TSS")?;
@@ -94,4 +107,17 @@ fn take_msrs(vm: &VmFd, msrs: &[(u32, u32)]) -> Result<(), Errno> {
         })
         .collect();
     vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_call_is_made_again_and_a_failed_one_is_not() {
+        let mut errors = [libc::EINTR, libc::EINTR, libc::ENOMEM].into_iter();
+        let failed = uninterrupted(|| Err::<(), _>(Errno::new(errors.next().unwrap())));
+        assert_eq!(failed.unwrap_err().errno(), libc::ENOMEM);
+        assert_eq!(uninterrupted(|| Ok(7)).unwrap(), 7);
+    }
 }
