@@ -13,12 +13,11 @@ use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use busway_storage::Stops;
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use log::{debug, error, info, warn};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
-
-use busway_storage::Stops;
 
 use crate::bus::VmBus;
 use crate::console::{Command, Console, HELP, Received};

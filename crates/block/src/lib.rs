@@ -36,8 +36,7 @@ mod vhdx;
 mod workers;
 mod wwn;
 
-pub use disk::Reaction;
-pub use disk::{Disk, Identity};
+pub use disk::{Disk, Identity, Reaction};
 pub use error::IoError;
 pub use format::{Format, UnknownFormat};
 pub use open::{DiskOptions, Layer, OnError, OpenError};

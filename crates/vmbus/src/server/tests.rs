@@ -2,6 +2,8 @@
 
 //! The control plane against a guest that is played message by message.
 
+mod absence;
+
 use busway_memory::{Bytes, GuestAddress, Region};
 use busway_wire::control::layout::{
     GpadlCreated, GpadlTorndown, ModifyChannelResponse, OpenResult, Relid,
@@ -50,6 +52,17 @@ impl Host {
         host.server.complete(Completion::Opened(key, true));
         host.drain();
         (host, key)
+    }
+
+    /// The same with a subchannel, whose relid is 2, open too.
+    fn with_subchannel() -> (Self, ChannelKey, ChannelKey) {
+        let (mut host, key) = Self::open(Version::V5_3);
+        let child = host.server.offer(disk(), Some((key, 1)));
+        host.gpadl(2, 0x20, &[11, 12, 13, 14, 15, 16, 17, 18]).unwrap();
+        host.send(&open(2, 0x20, 4, 2)).unwrap();
+        host.server.complete(Completion::Opened(child, true));
+        host.drain();
+        (host, key, child)
     }
 
     /// Sends 32-bit words as a channel message.
@@ -580,12 +593,7 @@ fn a_channel_is_rescinded_when_nothing_of_it_is_in_use() {
 /// A card's subchannels write into the buffer that was shared over its primary channel.
 #[test]
 fn a_primary_channel_is_rescinded_after_its_subchannels_are_closed() {
-    let (mut host, key) = Host::open(Version::V5_3);
-    let child = host.server.offer(disk(), Some((key, 1)));
-    host.gpadl(2, 0x20, &[11, 12, 13, 14, 15, 16, 17, 18]).unwrap();
-    host.send(&open(2, 0x20, 4, 2)).unwrap();
-    host.server.complete(Completion::Opened(child, true));
-    host.drain();
+    let (mut host, key, child) = Host::with_subchannel();
     host.server.revoke(key);
     host.complete(Completion::Closed(key));
     assert_eq!(host.messages(), []);
@@ -633,115 +641,6 @@ fn a_withdrawn_channel_comes_back_with_the_next_connection() {
     host.messages();
     host.send(&[3, 0]).unwrap();
     assert_eq!(relids(&host.messages()), [1]);
-}
-
-/// [`Host::open`], with the channel taken away, closed and rescinded.
-fn away() -> (Host, ChannelKey) {
-    let (mut host, key) = Host::open(Version::V5_3);
-    assert!(host.server.take_away(key));
-    assert_eq!(host.messages(), [], "not before it is closed");
-    host.complete(Completion::Closed(key));
-    let (messages, actions) = host.drain();
-    assert_eq!(messages, [rescind(1)]);
-    assert!(!actions.iter().any(|action| matches!(action, Action::Gone(_))));
-    (host, key)
-}
-
-#[test]
-fn a_channel_returns_when_it_is_time_and_its_relid_is_released() {
-    let (mut host, key) = away();
-    assert!(!host.server.bring_back(key), "the guest is waited for");
-    assert_eq!(host.messages(), []);
-    host.send(&[13, 0, 1]).unwrap();
-    assert_eq!(relids(&host.messages()), [1]);
-    // Once more, the other way round.
-    assert!(host.server.take_away(key));
-    assert_eq!(host.messages(), [rescind(1)]);
-    host.send(&[13, 0, 1]).unwrap();
-    assert_eq!(host.messages(), [], "it is not time");
-    assert!(host.server.bring_back(key));
-    assert_eq!(relids(&host.messages()), [1]);
-    assert!(host.server.bring_back(key));
-    assert_eq!(host.messages(), [], "it is there");
-}
-
-#[test]
-fn a_channel_returns_no_sooner_than_it_is_closed() {
-    let (mut host, key) = Host::open(Version::V5_3);
-    assert!(host.server.take_away(key));
-    assert!(!host.server.take_away(key), "it goes already");
-    // Neither does a guest's fault change that.
-    host.server.withdraw(key);
-    assert!(!host.server.bring_back(key));
-    assert_eq!(host.messages(), []);
-    host.complete(Completion::Closed(key));
-    assert_eq!(host.messages(), [rescind(1)]);
-    host.send(&[13, 0, 1]).unwrap();
-    assert_eq!(relids(&host.messages()), [1]);
-}
-
-#[test]
-fn a_channel_returns_without_its_subchannels() {
-    let (mut host, key) = Host::open(Version::V5_3);
-    let child = host.server.offer(disk(), Some((key, 1)));
-    host.gpadl(2, 0x20, &[11, 12, 13, 14, 15, 16, 17, 18]).unwrap();
-    host.send(&open(2, 0x20, 4, 2)).unwrap();
-    host.server.complete(Completion::Opened(child, true));
-    host.drain();
-    assert!(host.server.take_away(key));
-    host.complete(Completion::Closed(key));
-    assert!(!host.server.bring_back(key));
-    assert_eq!(host.messages(), [], "a subchannel is in use");
-    host.complete(Completion::Closed(child));
-    let (messages, actions) = host.drain();
-    assert_eq!(messages, [rescind(2), rescind(1)]);
-    assert!(matches!(actions.last(), Some(Action::Gone(gone)) if *gone == child));
-    host.send(&[13, 0, 2]).unwrap();
-    assert_eq!(host.messages(), []);
-    host.send(&[13, 0, 1]).unwrap();
-    assert_eq!(relids(&host.messages()), [1]);
-}
-
-#[test]
-fn a_channel_that_is_away_is_so_for_the_next_connection_too() {
-    let ask = |host: &mut Host| {
-        host.send(&[3, 0]).unwrap();
-        relids(&host.messages())
-    };
-    let (mut host, key) = away();
-    host.contact(Version::V5_3, 0).unwrap();
-    host.messages();
-    assert_eq!(ask(&mut host), [0; 0]);
-    // The one who owed the relid is gone.
-    assert!(host.server.bring_back(key));
-    assert_eq!(relids(&host.messages()), [1]);
-
-    let (mut host, key) = away();
-    assert!(!host.server.bring_back(key));
-    host.send(&[16, 0]).unwrap();
-    host.contact(Version::V5_3, 0).unwrap();
-    host.messages();
-    assert_eq!(ask(&mut host), [1]);
-
-    let (mut host, key) = away();
-    host.send(&[16, 0]).unwrap();
-    host.messages();
-    assert!(host.server.bring_back(key), "for whoever comes");
-    assert_eq!(host.messages(), []);
-    host.contact(Version::V5_3, 0).unwrap();
-    host.messages();
-    assert_eq!(ask(&mut host), [1]);
-}
-
-#[test]
-fn a_channel_that_is_revoked_while_it_is_away_does_not_return() {
-    let (mut host, key) = away();
-    host.server.revoke(key);
-    let (_, actions) = host.drain();
-    assert!(matches!(actions[..], [Action::Gone(gone)] if gone == key));
-    assert!(host.server.bring_back(key), "nobody is waited for");
-    host.send(&[13, 0, 1]).unwrap();
-    assert_eq!(host.messages(), []);
 }
 
 #[test]
