@@ -41,24 +41,37 @@ fn about_reads_of(len: u32, action: &str) -> String {
     )
 }
 
+/// What Linux says of a read that failed in the SRB. 5.10 says it to who wants to know more.
+const FAILED_READ: &str = r"
+    echo 2 >/sys/module/hv_storvsc/parameters/logging_level
+    failed_reads() {
+        dmesg | grep -c 'hv_storvsc.*cmd 0x28 .*srb \(status \)*0x4'
+    }
+";
+
 /// One read each: late; failed in the SRB, and made again; answered under a name that nobody has; answered
 /// too short. hv_storvsc says so of the last two and waits for ever, as `storvsc_eh_timed_out`
 /// (drivers/scsi/storvsc_drv.c) believes that each request is answered some day; other reads go on.
+///
+/// Linux 5.10 takes the name in an answer for an address without a look, and is spared those two.
 fn answers_are_late_wrong_and_short_and_the_guest_lives(case: &Case) -> Outcome {
     let disk = case.disk(4);
-    let rules = [
+    let checks_answers = case.kernel.version >= (6, 0);
+    let mut rules = vec![
         about_reads_of(24 << 10, "{ delay = \"300ms\" }"),
         about_reads_of(28 << 10, "{ set = { at = 14, bytes = [4] } }"),
-        about_reads_of(36 << 10, "{ transaction-id = 0xdead }"),
-        about_reads_of(40 << 10, "{ truncate = 12 }"),
     ];
+    if checks_answers {
+        rules.push(about_reads_of(36 << 10, "{ transaction-id = 0xdead }"));
+        rules.push(about_reads_of(40 << 10, "{ truncate = 12 }"));
+    }
     let rules = script(case, &rules.concat());
-    let guest = case.guest().cpus(2).disk(&disk).flag("--faults").flag(rules).run(
-        "disk=$(disk 0)
-        read_once() { dd if=$disk of=/dev/null bs=$1 count=1 iflag=direct 2>/dev/null; }
+    let begin = "disk=$(disk 0)
+        read_once() { agent read $disk block=$1 count=1 >/dev/null; }
         read_once 24k && fact late came
-        read_once 28k && fact failed $(dmesg | grep -c 'hv_storvsc.*cmd 0x28 status: scsi 0x0 srb 0x4')
-        read_once 36k &
+        read_once 28k && fact failed $(failed_reads)
+        ";
+    let wrong = "read_once 36k &
         unknown=$!
         read_once 40k &
         short=$!
@@ -68,10 +81,14 @@ fn answers_are_late_wrong_and_short_and_the_guest_lives(case: &Case) -> Outcome 
         done
         fact named $(dmesg | grep -c -e 'hv_storvsc.*Incorrect transaction ID' -e 'hv_storvsc.*Invalid pkt')
         kill -0 $unknown && kill -0 $short && fact waiting both
-        fact sha256 $(dd if=$disk bs=64k iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)",
-    );
+        ";
+    let end = "fact sha256 $(agent read $disk | sha256sum | cut -d ' ' -f 1)";
+    let parts = [FAILED_READ, begin, if checks_answers { wrong } else { "" }, end];
+    let guest = case.guest().cpus(2).disk(&disk).flag("--faults").flag(rules).run(&parts.concat());
     assert_eq!(guest.fact("late"), "came");
-    assert_eq!((guest.fact("named"), guest.fact("waiting")), ("2", "both"));
+    if checks_answers {
+        assert_eq!((guest.fact("named"), guest.fact("waiting")), ("2", "both"));
+    }
     assert_eq!(guest.fact("failed"), "1", "it is said, and the read is made again");
     assert_eq!(guest.fact("sha256"), disk.sha256());
     Ok(())
@@ -88,16 +105,17 @@ fn late_interrupts_cost_time_alone(case: &Case) -> Outcome {
                  [[rule]]\nname = \"spurious\"\ndevice = \"storage\"\nevery = 3\ndo = \"interrupt\"";
     let rules = script(case, rules);
     let guest = case.guest().disk(&disk).flag("--faults").flag(rules);
-    let mut guest = guest.flag("--control").flag(control.path()).start(
-        "disk=$(disk 0)
-        fact sha256 $(dd if=$disk bs=64k iflag=direct 2>/dev/null | sha256sum | cut -d ' ' -f 1)
+    let mut guest = guest.flag("--control").flag(control.path()).start(&format!(
+        "{FAILED_READ}
+        disk=$(disk 0)
+        fact sha256 $(agent read $disk | sha256sum | cut -d ' ' -f 1)
         echo step=reading
-        while ! dmesg | grep -q 'hv_storvsc.*cmd 0x28 status: scsi 0x0 srb 0x4'; do
-            dd if=$disk of=/dev/null bs=4k count=50 iflag=direct 2>/dev/null || true
+        until failed_reads >/dev/null; do
+            agent read $disk block=4k count=50 >/dev/null || true
         done
         echo step=failing
-        sleep 100000",
-    );
+        sleep 100000"
+    ));
     guest.wait_for("step=reading");
     let storage = storage_of(&control.ask(&["counters"])).clone();
     let relid = storage["relid"].to_string();
@@ -130,7 +148,7 @@ fn a_lost_interrupt_ends_a_channel_of_one_request_at_a_time(case: &Case) -> Outc
     let rules = script(case, rules);
     let mut guest = case.guest().disk(&disk).flag("--faults").flag(rules).start(
         "disk=$(disk 0)
-        dd if=$disk of=/dev/null bs=4k count=800 iflag=direct 2>/dev/null &
+        agent read $disk block=4k count=800 >/dev/null &
         before=none
         while kill -0 $!; do
             now=$(awk '{ print $1 }' /sys/block/${disk#/dev/}/stat)

@@ -165,7 +165,7 @@ fn devices_are_unbound_in_use_and_leave_nothing_behind(case: &Case) -> Outcome {
             for device in $devices; do
                 [ -e $bus/$device/driver ] || continue
                 driver=$(basename $(readlink $bus/$device/driver))
-                dd if=$(disk 0) of=/dev/null bs=64k iflag=direct 2>/dev/null &
+                agent read $(disk 0) >/dev/null &
                 reader=$!
                 ping -q -c 100 -i 0.01 10.9.9.2 >/dev/null 2>&1 &
                 sender=$!
@@ -182,7 +182,7 @@ fn devices_are_unbound_in_use_and_leave_nothing_behind(case: &Case) -> Outcome {
                 done
             done
         done
-        dd if=$(disk 0) of=/dev/null bs=1M iflag=direct
+        agent read $(disk 0) block=1m >/dev/null
         pause after
         dmesg -r | sed -n 's/^<[0-3]>/complaint=/p'";
     let mut subject = Subject::start(case, guest, script);
@@ -203,7 +203,7 @@ fn cpus_go_and_come_back(case: &Case) -> Outcome {
         cpus=/sys/devices/system/cpu
         pause before
         for turn in 1 2 3; do
-            dd if=$disk of=/dev/null bs=64k iflag=direct 2>/dev/null &
+            agent read $disk >/dev/null &
             reader=$!
             for cpu in 1 2 3; do
                 for channel in $bus/*/channels/*; do
@@ -213,7 +213,7 @@ fn cpus_go_and_come_back(case: &Case) -> Outcome {
             done
             wait $reader
             fact online $(nproc)
-            dd if=$disk of=/dev/null bs=1M iflag=direct 2>/dev/null
+            agent read $disk block=1m >/dev/null
             for cpu in 1 2 3; do
                 echo 1 >$cpus/cpu$cpu/online
             done
@@ -221,7 +221,7 @@ fn cpus_go_and_come_back(case: &Case) -> Outcome {
             for channel in $bus/*/channels/*; do
                 [ ! -w $channel/cpu ] || echo $turn >$channel/cpu || true
             done
-            dd if=$disk of=/dev/null bs=1M iflag=direct 2>/dev/null
+            agent read $disk block=1m >/dev/null
         done
         pause after";
     let mut subject = Subject::start(case, guest, script);

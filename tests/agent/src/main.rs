@@ -5,6 +5,7 @@
 //! ```text
 //! agent write FILE  [seed= block= count= start= stride=] [direct skew=] [sync=each|dsync|end says=]
 //! agent check FILE  [seed= block= count= start= stride=] [direct skew=]
+//! agent read  FILE  [block= count=]
 //! agent churn FILE  [seed= threads= count= region=]
 //! agent load  FILE  [depth= count= block=]
 //! agent reset FILE  [seed= block= count= start= stride=]
@@ -22,10 +23,12 @@
 //!
 //! `write` and `check` go through [`Blocks`]; numbers may end in k or m. `direct` bypasses the page cache
 //! with a buffer that begins `skew` bytes into a page. With `sync` each or dsync, a line `synced=NUMBER`, or
-//! what it `says` instead, follows each block that is safe. `churn` writes blocks of many lengths with O_DIRECT,
-//! each thread in a region of its own, and reads each back at once. `load` reads blocks with O_DIRECT all over
-//! the disk, `depth` at any time. `reset` resets the disk's controller while it writes all blocks at once. `clock` looks for time that runs backwards between threads. `ptp` reads
-//! a clock of the PTP class between two readings of the system's.
+//! what it `says` instead, follows each block that is safe. `read` copies blocks from the disk's beginning to
+//! standard output; it reads them with O_DIRECT, for which the `dd` of old busyboxes has no word. `churn` writes
+//! blocks of many lengths with O_DIRECT, each thread in a region of its own, and reads each back at once. `load`
+//! reads blocks with O_DIRECT all over the disk, `depth` at any time. `reset` resets the disk's controller while
+//! it writes all blocks at once. `clock` looks for time that runs backwards between threads. `ptp` reads a clock
+//! of the PTP class between two readings of the system's.
 //! `echo` listens on an AF_VSOCK port and sends back what each of `count` connections sends, until that has
 //! no more to say; `call` connects to a port of the host's where such a one listens, `parallel` times at once
 //! and `turns` times one after another, and compares what comes back.
@@ -36,6 +39,7 @@
 
 mod churn;
 mod clock;
+mod copy;
 mod file;
 mod frames;
 mod load;
@@ -87,6 +91,7 @@ fn run() -> Result<(), String> {
             words.end()?;
             reset::run(&path, &blocks)
         }
+        "read" => copy::run(&path, words),
         "churn" => churn::run(&path, words),
         "load" => load::run(&path, words),
         "clock" => clock::run(words),
