@@ -90,10 +90,9 @@ fn chain(
     guest
 }
 
-/// Without words for a kernel, which would be commands here.
 fn start(case: &Case, tap: &Tap, words: &[&str]) -> Running {
     let mut command = Command::new("busway");
-    command.args(["run", "--kernel", "ipxe.lkrn", "--cmdline", ""]);
+    command.args(["run", "--kernel", "ipxe.lkrn"]);
     command.args(["--hyperv", case.kernel.engine]);
     command.args(["--net", &format!("tap={},mac=02:00:00:00:00:07", tap.name())]).args(words);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

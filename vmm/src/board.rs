@@ -113,7 +113,7 @@ impl Loaded {
         let mut sources = Sources {
             kernel: &mut files.kernel,
             initrd: files.initrd.as_mut(),
-            cmdline: &spec.cmdline,
+            cmdline: spec.cmdline.as_deref(),
         };
         let entry = boot::load(&memory, &map, &mut sources, &tables)?;
         Ok(Self { map, memory, entry })

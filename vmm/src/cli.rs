@@ -84,7 +84,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
 
-    /// Kernel command line [default: console=ttyS0 panic=-1]
+    /// Kernel command line [default: console=ttyS0 panic=-1, and nothing for a boot loader that starts in real
+    /// mode]
     #[arg(long, value_name = "STR", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
 
@@ -313,8 +314,8 @@ impl RunArgs {
         if self.initrd.is_some() {
             spec.initrd.clone_from(&self.initrd);
         }
-        if let Some(cmdline) = &self.cmdline {
-            spec.cmdline.clone_from(cmdline);
+        if self.cmdline.is_some() {
+            spec.cmdline.clone_from(&self.cmdline);
         }
         set("cpus", &self.cpus, &mut spec.cpus)?;
         set("memory", &self.memory, &mut spec.memory)?;

@@ -18,6 +18,7 @@ use std::fs::File;
 use busway_memory::{Bytes, GuestAddress, GuestMemory};
 
 use crate::memory::{Layout, layout};
+use crate::spec::DEFAULT_CMDLINE;
 use kernel::Kernel;
 pub use zero_page::e820;
 
@@ -45,14 +46,24 @@ pub enum Mode {
     Real,
 }
 
+impl Mode {
+    /// A boot loader takes its command line for commands, as iPXE does.
+    fn default_cmdline(self) -> &'static str {
+        match self {
+            Self::Real => "",
+            Self::Long | Self::Protected | Self::Pvh => DEFAULT_CMDLINE,
+        }
+    }
+}
+
 /// What is booted. The files are read from their beginning, each time.
 pub struct Sources<'a> {
     /// A bzImage or an ELF vmlinux.
     pub kernel: &'a mut File,
     /// An initramfs.
     pub initrd: Option<&'a mut File>,
-    /// The kernel's command line.
-    pub cmdline: &'a str,
+    /// The kernel's command line; without one, what its kind of kernel gets.
+    pub cmdline: Option<&'a str>,
 }
 
 /// A guest cannot be loaded.
@@ -130,12 +141,13 @@ pub fn load(
         Some(file) => Some(initrd::load(memory, map, &kernel, file)?),
         None => None,
     };
-    write_cmdline(memory, sources.cmdline, kernel.cmdline_max)?;
+    let cmdline = sources.cmdline.unwrap_or_else(|| kernel.mode.default_cmdline());
+    write_cmdline(memory, cmdline, kernel.cmdline_max)?;
     match kernel.mode {
         Mode::Pvh => pvh::write(memory, map, initrd.as_ref()),
         Mode::Real => real_mode::write(memory, initrd.as_ref()),
         Mode::Long | Mode::Protected => {
-            let page = zero_page::build(map, &kernel, initrd, sources.cmdline.len());
+            let page = zero_page::build(map, &kernel, initrd, cmdline.len());
             memory.write_obj(page, GuestAddress(layout::BOOT_PARAMS))
         }
     }
@@ -163,4 +175,41 @@ fn write_cmdline(memory: &GuestMemory, cmdline: &str, max: usize) -> Result<(), 
 /// Bytes as whole MiB, rounded up, for people.
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// What a kernel that starts in this way finds as its command line.
+    fn command_line(version: u16, words: Option<&str>) -> String {
+        let mut image = vec![0; 4096];
+        image[0x1f1] = 1; // setup_sects
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x206..0x208].copy_from_slice(&version.to_le_bytes());
+        image[0x211] = 1; // loadflags: loaded high
+        image[0x22c..0x230].copy_from_slice(&0x37ff_ffff_u32.to_le_bytes()); // initrd_addr_max
+        image[0x236] = 1; // xloadflags: 64-bit
+        image[0x238..0x23c].copy_from_slice(&2047_u32.to_le_bytes()); // cmdline_size
+        let mut kernel = tempfile::tempfile().unwrap();
+        kernel.write_all(&image).unwrap();
+        let map = Layout::new(64 << 20);
+        let memory = GuestMemory::allocate(&map.regions()).unwrap();
+        let mut sources = Sources { kernel: &mut kernel, initrd: None, cmdline: words };
+        load(&memory, &map, &mut sources, &[]).unwrap();
+        let mut bytes = [0; 64];
+        memory.read_slice(&mut bytes, GuestAddress(layout::COMMAND_LINE)).unwrap();
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap();
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
+    }
+
+    #[test]
+    fn a_boot_loader_gets_no_words_that_nobody_gave_it() {
+        assert_eq!(command_line(0x020f, None), DEFAULT_CMDLINE);
+        assert_eq!(command_line(0x0203, None), "");
+        assert_eq!(command_line(0x0203, Some("dhcp")), "dhcp");
+        assert_eq!(command_line(0x020f, Some("")), "");
+    }
 }

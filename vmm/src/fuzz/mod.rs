@@ -30,7 +30,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::RunArgs;
-use crate::spec::{SpecError, VmSpec};
+use crate::spec::{DEFAULT_CMDLINE, SpecError, VmSpec};
 use boot::{BootError, Boots, Outcome};
 use cases::{Case, case, script};
 use devices::{TARGETS, Target};
@@ -174,7 +174,8 @@ impl<'a> Search<'a> {
             return Err(FuzzError::Device { name: device.clone(), known: known.join(", ") });
         };
         // Linux says WARNING with level 4, which `quiet` hides.
-        spec.cmdline.push_str(" loglevel=5");
+        let cmdline = spec.cmdline.get_or_insert_with(|| DEFAULT_CMDLINE.to_owned());
+        cmdline.push_str(" loglevel=5");
         let keep = |source| FuzzError::Keep { path: findings.clone(), source };
         let directory = findings.join("now");
         fs::create_dir_all(&directory).map_err(keep)?;

@@ -50,9 +50,10 @@ pub struct VmSpec {
     /// The initramfs.
     #[serde(default)]
     pub initrd: Option<PathBuf>,
-    /// The kernel's command line.
-    #[serde(default = "default_cmdline")]
-    pub cmdline: String,
+    /// The kernel's command line; [`DEFAULT_CMDLINE`] without one, and nothing where that would be taken for
+    /// commands: for what starts in real mode, such as a boot loader.
+    #[serde(default)]
+    pub cmdline: Option<String>,
     /// vCPUs.
     #[serde(default = "default_cpus")]
     pub cpus: u32,
@@ -179,10 +180,6 @@ const MEMORY_BLOCK: u64 = 128 << 20;
 /// The most memory that a guest can grow to: more than KVM can map anywhere, and safe to calculate with.
 const MAX_MEMORY: u64 = 1 << 46;
 
-fn default_cmdline() -> String {
-    DEFAULT_CMDLINE.to_owned()
-}
-
 fn default_cpus() -> u32 {
     1
 }
@@ -290,7 +287,7 @@ impl VmSpec {
         Self {
             kernel,
             initrd: None,
-            cmdline: default_cmdline(),
+            cmdline: None,
             cpus: default_cpus(),
             memory: default_memory(),
             hyperv: HypervSpec::default(),
@@ -341,7 +338,7 @@ impl VmSpec {
         if let Some(initrd) = &self.initrd {
             check_file("initrd", initrd)?;
         }
-        if self.cmdline.contains('\0') {
+        if self.cmdline.as_ref().is_some_and(|cmdline| cmdline.contains('\0')) {
             return Err(SpecError::Cmdline);
         }
         if !(1..=MAX_CPUS).contains(&self.cpus) {
@@ -395,7 +392,7 @@ mod tests {
     fn a_file_needs_to_say_no_more_than_the_flags_do() {
         let spec: VmSpec = serde_json::from_str(r#"{"kernel": "vmlinuz"}"#).unwrap();
         assert_eq!((spec.cpus, spec.memory), (1, Size(512 << 20)));
-        assert_eq!(spec.cmdline, "console=ttyS0 panic=-1");
+        assert_eq!(spec.cmdline, None);
         assert_eq!((spec.serial, spec.hyperv), (SerialSpec::Stdio, HypervSpec::Auto));
         assert_eq!((spec.on_panic, spec.on_reset), (OnPanic::Exit, OnReset::Restart));
     }
