@@ -28,7 +28,7 @@ const LOADED: [&str; 9] = [
 ];
 
 /// Carried along for `modprobe`: names that a kernel lacks are passed over.
-const CARRIED: [&str; 16] = [
+const CARRIED: [&str; 17] = [
     "sg",
     "sr_mod",
     "uio_hv_generic",
@@ -45,6 +45,7 @@ const CARRIED: [&str; 16] = [
     "af_packet",
     "8021q",
     "ipv6",
+    "msr",
 ];
 
 /// Writes the archive at `image.initrd`.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use busway_harness::{Report, Running};
 
-use crate::case::{Case, Outcome, reboots, tests};
+use crate::case::{Case, Outcome, Skip, number, reboots, tests};
 use crate::guest::{Guest, script_status};
 use crate::resources::Resources;
 use crate::terminal::Terminal;
@@ -18,6 +18,7 @@ tests![
     a_kernel_that_another_kernel_starts_finds_all_devices,
     devices_are_unbound_in_use_and_leave_nothing_behind,
     cpus_go_and_come_back,
+    a_cpu_that_is_stuck_holds_nobody_up,
 ];
 
 /// What each script begins with: it stands still until the test goes on, and has said which channels it
@@ -230,5 +231,71 @@ fn cpus_go_and_come_back(case: &Case) -> Outcome {
     assert_eq!(subject.look("after"), before);
     let report = subject.end();
     assert_eq!(report.all("online"), ["1", "4", "1", "4", "1", "4"]);
+    Ok(())
+}
+
+/// CPU 1 takes no interrupt, and the other does not wait for it: nor does busway, when it is asked, when the guest
+/// resets, and when it is to end. What is to be done on CPU 1 is done when it goes on.
+///
+/// On request: now and then Linux itself has all CPUs interrupted and waits for each (`kernel/smp.c`), and then
+/// no CPU of the guest's does anything.
+fn a_cpu_that_is_stuck_holds_nobody_up(case: &Case) -> Outcome {
+    if number("BUSWAY_STUCK").is_none() {
+        let why = "Linux may wait for its own stuck CPU: BUSWAY_STUCK=1 asks for it";
+        return Err(Skip(why.to_owned()));
+    }
+    let (disk, control) = (case.disk(4), case.control());
+    let guest = case.guest().cpus(2).disk(&disk).flag("--control").flag(control.path());
+    // A clock that is set would be such a reason, and is set when the machine goes on.
+    let guest = guest.flag("--integration").flag("shutdown,heartbeat");
+    let mut guest = guest.start(
+        "disk=$(disk 0)
+        modprobe msr
+        for channel in $bus/*/channels/*; do
+            [ $(cat $channel/cpu) = 0 ] || echo 0 >$channel/cpu
+        done
+        # The serial port's, too. An interrupt moves when it comes for the next time.
+        for interrupt in /proc/irq/[0-9]*; do
+            (echo 1 >$interrupt/smp_affinity) 2>/dev/null || true
+        done
+        echo step=alone
+        taskset -p 1 $$ >/dev/null
+        cd /tmp
+        stick() {
+            rm -f free late
+            : >said
+            agent stick 1 until=free >said &
+            until grep -q stuck said; do usleep 20000; done
+            taskset 2 touch late &
+            fact sha256 $(agent read $disk | sha256sum | cut -d ' ' -f 1)
+            [ ! -e late ]
+            echo step=stuck
+            read line
+        }
+        stick
+        [ ! -e late ]
+        touch free
+        wait
+        [ -e late ]
+        fact sha256 $(taskset 2 agent read $disk | sha256sum | cut -d ' ' -f 1)
+        echo step=free
+        stick
+        echo b >/proc/sysrq-trigger",
+    );
+    guest.wait_for("step=stuck");
+    for paused in [true, false] {
+        control.ask(&[if paused { "pause" } else { "resume" }]);
+        assert_eq!(control.ask(&["status"])["done"]["paused"], paused);
+    }
+    guest.type_in("\r");
+    guest.wait_for("step=free");
+    guest.wait_for("step=stuck");
+    guest.type_in("\r");
+    // Of the machine that starts over.
+    guest.wait_for("step=stuck");
+    guest.terminate();
+    let report = guest.end();
+    assert_eq!(report.status, 128 + 15);
+    assert_eq!(report.all("sha256"), vec![disk.sha256(); 4]);
     Ok(())
 }

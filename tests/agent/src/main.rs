@@ -9,6 +9,7 @@
 //! agent churn FILE  [seed= threads= count= region=]
 //! agent load  FILE  [depth= count= block=]
 //! agent reset FILE  [seed= block= count= start= stride=]
+//! agent stick CPU   [until=]
 //! agent clock       [threads= count=]
 //! agent ptp FILE
 //! agent echo PORT   [count=]
@@ -27,8 +28,9 @@
 //! standard output; it reads them with O_DIRECT, for which the `dd` of old busyboxes has no word. `churn` writes
 //! blocks of many lengths with O_DIRECT, each thread in a region of its own, and reads each back at once. `load`
 //! reads blocks with O_DIRECT all over the disk, `depth` at any time. `reset` resets the disk's controller while
-//! it writes all blocks at once. `clock` looks for time that runs backwards between threads. `ptp` reads a clock
-//! of the PTP class between two readings of the system's.
+//! it writes all blocks at once. `stick` has a processor take no interrupts from when it says `stuck` until there
+//! is a file `until`. `clock` looks for time that runs backwards between threads. `ptp` reads a clock of the PTP
+//! class between two readings of the system's.
 //! `echo` listens on an AF_VSOCK port and sends back what each of `count` connections sends, until that has
 //! no more to say; `call` connects to a port of the host's where such a one listens, `parallel` times at once
 //! and `turns` times one after another, and compares what comes back.
@@ -46,6 +48,7 @@ mod load;
 mod net;
 mod ptp;
 mod reset;
+mod stick;
 mod vsock;
 mod words;
 
@@ -94,6 +97,7 @@ fn run() -> Result<(), String> {
         "read" => copy::run(&path, words),
         "churn" => churn::run(&path, words),
         "load" => load::run(&path, words),
+        "stick" => stick::run(&path, words),
         "clock" => clock::run(words),
         "ptp" => ptp::run(&path, words),
         "echo" => vsock::echo(&path, words),

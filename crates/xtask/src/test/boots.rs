@@ -42,7 +42,7 @@ const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 const LONG_TIMEOUT: Duration = Duration::from_secs(8 * 60 * 60);
 
 /// Environment variables by which tests do more of what takes long (CONTRIBUTING.md).
-const NUMBERS: [&str; 13] = [
+const NUMBERS: [&str; 14] = [
     "BUSWAY_REBOOTS",
     "BUSWAY_TCP_MIB",
     "BUSWAY_TURNS",
@@ -56,6 +56,7 @@ const NUMBERS: [&str; 13] = [
     "BUSWAY_FREEZE_SECONDS",
     "BUSWAY_PAUSE_SECONDS",
     "BUSWAY_SILENT",
+    "BUSWAY_STUCK",
 ];
 
 /// How often a crashed host is started again for the tests that are left; each time costs two minutes.
