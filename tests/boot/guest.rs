@@ -31,6 +31,7 @@ const BOOT_OF_A_VCPU: Duration = Duration::from_secs(10);
 pub(crate) struct Guest<'a> {
     case: &'a Case,
     machine: Machine,
+    timeout: Duration,
     programs: Vec<PathBuf>,
     files: Vec<(&'static str, PathBuf)>,
 }
@@ -41,13 +42,18 @@ impl<'a> Guest<'a> {
         let machine = machine.flag("--hyperv").flag(case.kernel.engine);
         let machine = machine.deadline(case.deadline).listener(case.listener());
         let machine = machine.first_line(BOOT);
-        Self { case, machine, programs: Vec::new(), files: Vec::new() }
+        Self { case, machine, timeout: case.stillness, programs: Vec::new(), files: Vec::new() }
     }
 
     /// Number of vCPUs.
     pub(crate) fn cpus(self, count: u32) -> Self {
         let machine = self.machine.first_line(BOOT + BOOT_OF_A_VCPU * count);
         Self { machine, ..self }.flag("--cpus").flag(count.to_string())
+    }
+
+    /// How long it may make no progress; busway then says where its vCPUs are, and ends it.
+    pub(crate) fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// A disk; the first becomes LUN 0.
@@ -102,14 +108,18 @@ impl<'a> Guest<'a> {
 
     /// Boots, with the script.
     pub(crate) fn start(self, script: &str) -> Running {
-        let initrd = self.initrd(script);
-        self.machine.initrd(initrd).start()
+        self.ready(script).start()
     }
 
     /// The command that boots it.
     pub(crate) fn command(self, script: &str) -> Command {
+        self.ready(script).command()
+    }
+
+    fn ready(self, script: &str) -> Machine {
         let initrd = self.initrd(script);
-        self.machine.initrd(initrd).command()
+        let timeout = self.timeout.as_secs().to_string();
+        self.machine.flag("--timeout").flag(timeout).initrd(initrd)
     }
 
     /// The kernel's initramfs with the script and the agent behind it.

@@ -3,7 +3,7 @@
 //! What a guest may do with its machine and its devices again and again: reboot, kexec, crash and save
 //! itself, unbind drivers, take CPUs away. After each, busway holds what it held before.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use busway_harness::{Report, Running};
 
@@ -82,7 +82,7 @@ fn furnished(case: &Case) -> Guest<'_> {
 
 /// F24, F84.
 fn reboots_leave_nothing_behind(case: &Case) -> Outcome {
-    let guest = furnished(case).cpus(2).flag("--timeout").flag("100000");
+    let guest = furnished(case).cpus(2).timeout(Duration::from_secs(100_000));
     let script =
         "disk 0; pause booted; if [ \"$line\" = off ]; then exit; fi; reboot -f; sleep 1000";
     let mut subject = Subject::start(case, guest, script);

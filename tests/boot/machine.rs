@@ -2,6 +2,8 @@
 
 //! How a machine starts over and ends, and what busway's exit status says of it.
 
+use std::time::Duration;
+
 use crate::case::{Case, Outcome, tests};
 use crate::terminal::Terminal;
 
@@ -104,7 +106,7 @@ fn a_triple_fault_is_the_guests_failure(case: &Case) -> Outcome {
 }
 
 fn a_guest_that_does_not_end_in_time_has_failed(case: &Case) -> Outcome {
-    let report = case.guest().flag("--timeout").flag("3").start("sleep 1000").end();
+    let report = case.guest().timeout(Duration::from_secs(3)).start("sleep 1000").end();
     assert_eq!(report.status, 1);
     assert!(report.busway.contains("no progress within --timeout 3"));
     Ok(())
