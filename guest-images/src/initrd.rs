@@ -28,7 +28,7 @@ const LOADED: [&str; 9] = [
 ];
 
 /// Carried along for `modprobe`: names that a kernel lacks are passed over.
-const CARRIED: [&str; 17] = [
+const CARRIED: [&str; 18] = [
     "sg",
     "sr_mod",
     "uio_hv_generic",
@@ -37,6 +37,7 @@ const CARRIED: [&str; 17] = [
     "evdev",
     "loop",
     "ext4",
+    "crc32c_generic",
     "vfat",
     "nls_cp437",
     "nls_ascii",

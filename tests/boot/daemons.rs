@@ -86,7 +86,7 @@ fn a_disk_is_copied_while_it_is_written(case: &Case) -> Outcome {
     let (control, disk) = (case.control(), Image::copy_of_data_disk(case.path("disk")));
     let guest = case.guest().program("hyperv-daemons")?.flag("--control").flag(control.path());
     let mut guest = guest.cpus(2).disk(&disk).start(
-        "modprobe ext4
+        "load_ext4
         mount -t ext4 $(disk 0)1 /mnt
         {
             number=0
@@ -125,7 +125,7 @@ fn a_disk_is_copied_while_it_is_written(case: &Case) -> Outcome {
 
     let copy = Image::at(copy);
     let guest = case.guest().disk_with(&copy, "readonly").run(
-        "modprobe ext4
+        "load_ext4
         mount -t ext4 -o ro,noload $(disk 0)1 /mnt
         fact old $(sum /mnt/deep/down/noise.bin)
         whole=0
@@ -208,7 +208,7 @@ fn a_daemon_that_dies_while_all_stands_still_is_an_error_of_its_own(case: &Case)
     let (control, disk) = (case.control(), Image::copy_of_data_disk(case.path("disk")));
     let guest = case.guest().program("hyperv-daemons")?.flag("--control").flag(control.path());
     let mut guest = guest.flag("--keyboard").disk(&disk).start(
-        "modprobe ext4
+        "load_ext4
         mount -t ext4 $(disk 0)1 /mnt
         hv_vss_daemon
         while usleep 100000; do echo x >/mnt/x; echo written=yes; done &

@@ -473,7 +473,7 @@ fn a_file_system_is_mounted_and_written(case: &Case) -> Outcome {
     let disk = Image::copy_of_data_disk(case.path("disk"));
     let noise = case.path("noise");
     fs::write(&noise, noise_of_data_disk()).unwrap();
-    let script = "modprobe ext4
+    let script = "load_ext4
         mount -t ext4 $(disk 0)1 /mnt
         cat /mnt/greeting.txt
         fact old $(sum /mnt/deep/down/noise.bin)";
