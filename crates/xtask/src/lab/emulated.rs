@@ -31,6 +31,9 @@ const KERNEL: &str = "bookworm-cloud";
 /// For what takes no time when all is well: QEMU to connect, the host to power off.
 const MOMENT: Duration = Duration::from_secs(20);
 
+/// For the host to start, which takes some three seconds, or one in very many never does.
+const START: Duration = Duration::from_secs(240);
+
 /// About what the kernel writes of one oops.
 const PANIC_LINES: usize = 60;
 
@@ -97,6 +100,7 @@ impl Run {
         watch: &mut (dyn FnMut(&[u8]) + Send),
     ) -> anyhow::Result<u8> {
         let deadline = job.timeout.map(|timeout| Instant::now() + timeout);
+        let start = Some(Instant::now() + START);
         let listeners = Listeners::bind(self.directory.path())?;
         let mut qemu = Qemu(command.spawn().context("could not start QEMU")?);
         let Some([stdout, stderr, files]) = listeners.accept(&mut qemu.0)? else {
@@ -110,7 +114,7 @@ impl Run {
             scope.spawn(move || a.done(stream::copy(stdout, &mut Watched(watch), &self.mark)));
             scope.spawn(move || b.done(stream::copy(stderr, &mut io::stderr(), &self.mark)));
             scope.spawn(move || c.done(self.unpack(files)));
-            let status = self.wait(&ends, &mut qemu.0, deadline, job.timeout);
+            let status = self.wait(&ends, &mut qemu.0, start, deadline, job.timeout);
             if status.is_err() {
                 // Closes the sockets, so that the threads end.
                 qemu.kill();
@@ -127,12 +131,18 @@ impl Run {
         &self,
         ends: &mpsc::Receiver<anyhow::Result<End>>,
         qemu: &mut Child,
+        mut start: Option<Instant>,
         deadline: Option<Instant>,
         timeout: Option<Duration>,
     ) -> anyhow::Result<u8> {
         let mut status = 0;
         let mut open = PORTS.len();
         while open > 0 {
+            start = start.filter(|_| !self.has_started());
+            if start.is_some_and(|start| Instant::now() >= start) {
+                let said = format!("the emulated host did not start within {} s", START.as_secs());
+                return Err(HostCrashed(said).into());
+            }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 let seconds = timeout.unwrap_or_default().as_secs();
                 bail!(
@@ -160,6 +170,11 @@ impl Run {
             }
         }
         Ok(status)
+    }
+
+    /// Its kernel, or the init at the latest, has said something.
+    fn has_started(&self) -> bool {
+        fs::metadata(self.path("console.log")).is_ok_and(|log| log.len() != 0)
     }
 
     /// tar's stream into the run's directory; tar starts with the first byte.

@@ -65,7 +65,7 @@ pub(crate) struct Machine {
     pub(crate) cpus: u32,
 }
 
-/// The emulated host's kernel panicked, and the job with it.
+/// The emulated host's kernel panicked, and the job with it; or it did not start.
 #[derive(Debug)]
 pub(crate) struct HostCrashed(String);
 
