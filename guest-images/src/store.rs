@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! What has been fetched and built, below one directory: packages, unpacked trees and finished images.
-//! An image that is there is used as it is, without a look at the network.
+//! An image that is there is used as it is, without a look at the network. Only one program at a time makes
+//! anything there; others wait.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -50,6 +51,7 @@ impl Store {
 
     /// The image, fetched and built if it is not there or if `refresh` asks for the suite's newest.
     pub fn image(&self, entry: &Entry, refresh: bool) -> anyhow::Result<Image> {
+        let _lock = self.lock()?;
         let present = if refresh { None } else { self.present(entry) };
         let image = match present {
             Some(image) => image,
@@ -72,7 +74,7 @@ impl Store {
 
     /// The disk of [`disk`], made if it is not there. Whoever writes to it takes a copy.
     pub fn disk(&self) -> anyhow::Result<PathBuf> {
-        fs::create_dir_all(&self.root)?;
+        let _lock = self.lock()?;
         let path = self.root.join("data.img");
         disk::build(&path).context("the data disk could not be made")?;
         Ok(path)
@@ -80,6 +82,7 @@ impl Store {
 
     /// An archive that adds the program to a guest of `entry`'s suite.
     pub fn program(&self, entry: &Entry, program: &ProgramEntry) -> anyhow::Result<PathBuf> {
+        let _lock = self.lock()?;
         let directory = self.root.join(&entry.name).join("programs");
         let archive = directory.join(format!("{}.cpio", program.name));
         if archive.exists() {
@@ -96,6 +99,7 @@ impl Store {
 
     /// The tool, unpacked with all it needs; fetched if it is not there.
     pub fn tool(&self, entry: &ToolEntry) -> anyhow::Result<Tree> {
+        let _lock = self.lock()?;
         let place = self.root.join("tools").join(format!("{}-{}", entry.name, entry.suite));
         if !place.exists() {
             let apt = Apt::open(&self.root, &entry.suite, &entry.arch)?;
@@ -109,6 +113,7 @@ impl Store {
 
     /// The file, out of its package; fetched if it is not there.
     pub fn file(&self, entry: &FileEntry) -> anyhow::Result<PathBuf> {
+        let _lock = self.lock()?;
         let place = self.root.join("files").join(format!("{}-{}", entry.name, entry.suite));
         if !place.exists() {
             let apt = Apt::open(&self.root, &entry.suite, &entry.arch)?;
@@ -118,6 +123,24 @@ impl Store {
             fs::rename(&unfinished, &place)?;
         }
         Ok(place.join(&entry.path))
+    }
+
+    /// Keeps other programs from making anything here, as long as it is not dropped.
+    fn lock(&self) -> anyhow::Result<File> {
+        fs::create_dir_all(&self.root)?;
+        let path = self.root.join("lock");
+        let file = File::create(&path).with_context(|| path.display().to_string())?;
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                eprintln!("images: another program makes some in {}; waiting", self.root.display());
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).context(path.display().to_string());
+            }
+        }
+        file.lock().with_context(|| path.display().to_string())?;
+        Ok(file)
     }
 
     fn fetch(&self, entry: &Entry) -> anyhow::Result<Image> {
@@ -171,4 +194,26 @@ fn busybox_in(tree: &Path) -> anyhow::Result<PathBuf> {
         .into_iter()
         .find(|path| path.exists())
         .with_context(|| format!("{} has no busybox", tree.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn one_waits_for_the_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = || Store::new(directory.path().join("images"));
+        let first = store().lock().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let second = store();
+        thread::spawn(move || sender.send(second.lock().is_ok()));
+        assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(first);
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(60)), Ok(true));
+    }
 }
