@@ -2,15 +2,13 @@
 
 //! Keyboard and mouse, as the guest's input layer sees them.
 
-use crate::case::{Case, Outcome, Skip, tests};
+use crate::case::{Case, Outcome, tests};
 
 tests![keys_and_pointer_arrive];
 
 /// F70: a line is typed at the guest's own console, and the pointer moves where it is put.
 fn keys_and_pointer_arrive(case: &Case) -> Outcome {
-    if !case.kernel.has_hid() {
-        return Err(Skip("this kernel is built without HID, and so without a mouse".to_owned()));
-    }
+    case.kernel.has_mouse()?;
     let control = case.control();
     let guest = case.guest().flag("--control").flag(control.path());
     let mut guest = guest.flag("--keyboard").flag("--mouse").start(

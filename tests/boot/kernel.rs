@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 
 use busway_harness::Report;
 
+use crate::case::{Outcome, Skip};
+
 const IMAGES: &str = "images";
 
 /// Values of busway's `--hyperv`.
@@ -73,6 +75,12 @@ impl Kernel {
         const DRIVER: &[u8] = b"/hid-hyperv.ko";
         let initrd = fs::read(self.initrd()).expect("an initramfs");
         initrd.windows(DRIVER.len()).any(|name| name == DRIVER)
+    }
+
+    /// The same, for tests of the mouse.
+    pub(crate) fn has_mouse(&self) -> Outcome {
+        let why = "this kernel is built without HID, and so without a mouse";
+        if self.has_hid() { Ok(()) } else { Err(Skip(why.to_owned())) }
     }
 
     /// The newest version of VMBus that it speaks, of those that busway does.

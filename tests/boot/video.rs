@@ -123,6 +123,7 @@ fn the_last_picture_outlives_the_guest(case: &Case) -> Outcome {
 /// What is typed over VNC is read by the guest, where the pointer is put it moves, and what it shows is seen; a
 /// client that talks nonsense does not change that.
 fn a_guest_is_worked_with_over_vnc(case: &Case) -> Outcome {
+    case.kernel.has_mouse()?;
     let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let guest = case.guest().flag("--display").flag(format!("vnc={address},size=800x600"));
     let mut guest = guest.flag("--keyboard").flag("--mouse").start(&format!(

@@ -34,6 +34,12 @@ pub(super) fn build(
         page.hdr.ramdisk_image = initrd.address;
         page.hdr.ramdisk_size = initrd.len;
     }
+    if let Some(vram) = &map.vram {
+        // Linux before 6.1 keeps this for hyperv_fb, whatever kind of screen the loader had; without it, it
+        // gives hyperv_fb the first MMIO that it finds (drivers/hv/vmbus_drv.c, vmbus_reserve_fb).
+        page.screen_info.lfb_base = vram.start.0 as u32;
+        page.screen_info.lfb_size = vram.len as u32;
+    }
     let entries = e820(map);
     for (slot, entry) in page.e820_table.iter_mut().zip(&entries) {
         *slot = *entry;
@@ -58,7 +64,28 @@ pub fn e820(map: &Layout) -> Vec<boot_e820_entry> {
 
 #[cfg(test)]
 mod tests {
+    use linux_loader::loader::bootparam::setup_header;
+
     use super::*;
+    use crate::boot::Mode;
+
+    #[test]
+    fn old_kernels_are_told_where_pictures_go() {
+        let kernel = Kernel {
+            entry: 0,
+            mode: Mode::Long,
+            end: 0,
+            initrd_max: 0,
+            cmdline_max: 0,
+            header: setup_header::default(),
+        };
+        let claim = |map: &Layout| {
+            let screen = build(map, &kernel, None, 0).screen_info;
+            (screen.lfb_base, screen.lfb_size, screen.orig_video_isVGA)
+        };
+        assert_eq!(claim(&Layout::new(1 << 30)), (0, 0, 0));
+        assert_eq!(claim(&Layout::new(1 << 30).with_screen()), (0xf800_0000, 8 << 20, 0));
+    }
 
     #[test]
     fn the_map_has_all_ram_but_the_pcs_hole() {
