@@ -2,6 +2,9 @@
 
 //! Disks and discs that come, go and change while a guest uses them.
 
+use std::thread;
+use std::time::Duration;
+
 use busway_guest_agent::Blocks;
 
 use crate::case::{Case, Outcome, tests};
@@ -10,7 +13,8 @@ use crate::image::Image;
 tests![disks_grow_come_and_go_under_the_guest, discs_are_taken_and_put_in];
 
 /// F39, F40: the guest sees by itself how long a disk has become, finds one that is added, and lets go of
-/// one that is taken while it reads, as fast as the disk's limit lets it. Nothing is said by the kernel beyond what becomes of the disks.
+/// one that is taken while it reads, as fast as the disk's limit lets it. Reads that a limit would hold up for minutes
+/// go on without it. Nothing is said by the kernel beyond what becomes of the disks.
 fn disks_grow_come_and_go_under_the_guest(case: &Case) -> Outcome {
     let (first, second, control) = (case.disk(8), case.empty_disk(12), case.control());
     let guest = case.guest().cpus(2).disk(&first).flag("--control").flag(control.path());
@@ -46,6 +50,15 @@ fn disks_grow_come_and_go_under_the_guest(case: &Case) -> Outcome {
     guest.wait_for("step=remove");
     let listed = control.ask(&["disk", "list"]);
     assert!(listed["done"]["disks"][1]["delayed"].as_u64() > Some(0), "{listed}");
+    // A block takes a minute, and the one behind it waits for that.
+    let slow = control.ask(&["disk", "rate", "PLUGGED", "--bps", "1K"]);
+    let slow = &slow["done"]["disks"][0];
+    assert_eq!((&slow["unit"], &slow["bps"]), (&1.into(), &1024.into()), "{slow}");
+    while control.ask(&["disk", "list"])["done"]["disks"][1]["delayed"] == slow["delayed"] {
+        guest.has_time();
+        thread::sleep(Duration::from_millis(50));
+    }
+    control.ask(&["disk", "rate", "PLUGGED"]);
     control.ask(&["disk", "remove", "PLUGGED"]);
     let listed = control.ask(&["disk", "list"]);
     assert_eq!(listed["done"]["disks"].as_array().unwrap().len(), 1, "{listed}");

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use busway_block::{Disk, DiskOptions, Layer, OpenError};
+use busway_block::{Disk, DiskOptions, Layer, OpenError, RateLimit};
 use busway_storage::{LunError, Luns, PlugError, Stops, StorageController, UnitState, Units};
 use busway_wire::Guid;
 use busway_wire::storvsc::Version;
@@ -224,6 +224,11 @@ impl Disks {
     pub fn resize(&self, place: Place, bytes: Option<u64>) -> Result<(), UnitError> {
         self.units(place)?.resize(place.lun, bytes)?;
         Ok(())
+    }
+
+    /// How much may be asked of a disk in a second, from now on.
+    pub fn set_rate_limit(&self, place: Place, limit: RateLimit) -> Result<(), UnitError> {
+        Ok(self.units(place)?.set_rate_limit(place.lun, limit)?)
     }
 
     /// Takes the disc out of a drive, with `force` even if the guest has locked it in.

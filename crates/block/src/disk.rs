@@ -11,7 +11,7 @@ use crate::ram::Ram;
 use crate::rate::Rate;
 use crate::workers::Workers;
 use crate::wwn::Wwn;
-use crate::{DiskOptions, IoError, OnError, Operation};
+use crate::{DiskOptions, IoError, OnError, Operation, RateLimit};
 
 /// A disk: a cheap handle that all channels share.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Inner {
     pub(crate) discards: bool,
     pub(crate) identity: Identity,
     pub(crate) options: DiskOptions,
-    pub(crate) rate: Option<Rate>,
+    pub(crate) rate: Rate,
 }
 
 /// What follows from an error.
@@ -116,13 +116,24 @@ impl Disk {
         &self.inner.image
     }
 
-    pub(crate) fn rate(&self) -> Option<&Rate> {
-        self.inner.rate.as_ref()
+    pub(crate) fn rate(&self) -> &Rate {
+        &self.inner.rate
+    }
+
+    /// How much may be asked of it in a second.
+    pub fn rate_limit(&self) -> RateLimit {
+        self.rate().limit()
+    }
+
+    /// How much may be asked of it from now on, of all its queues together. What waits because of another limit is
+    /// looked at again within a tenth of a second.
+    pub fn set_rate_limit(&self, limit: RateLimit) {
+        self.rate().set(limit);
     }
 
     /// Requests that have waited because of the disk's [limit](crate::RateLimit).
     pub fn delayed(&self) -> u64 {
-        self.rate().map_or(0, Rate::delayed)
+        self.rate().delayed()
     }
 
     /// What the disk is called in messages: its path.

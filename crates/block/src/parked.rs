@@ -49,7 +49,7 @@ impl Parking {
     /// Has a request wait if the limit of its disk says so, or if others of that disk wait already; else gives it
     /// back, and it goes.
     pub(crate) fn enter(&mut self, parked: Parked, disk: Option<&Disk>) -> Option<Parked> {
-        let Some(rate) = disk.and_then(Disk::rate) else {
+        let Some(rate) = disk.map(Disk::rate).filter(|rate| rate.is_limited()) else {
             return Some(parked);
         };
         if !self.parked.iter().any(|other| other.disk == parked.disk) {
@@ -77,7 +77,7 @@ impl Parking {
             if self.blocked.contains(&parked.disk) {
                 continue;
             }
-            let rate = disks.get(parked.disk).and_then(Option::as_ref).and_then(Disk::rate);
+            let rate = disks.get(parked.disk).and_then(Option::as_ref).map(Disk::rate);
             match rate.map_or(Ok(()), |rate| rate.take(parked.request.data.len() as u64)) {
                 Ok(()) => return self.parked.remove(index),
                 Err(wait) => {
@@ -135,6 +135,13 @@ mod tests {
         queue.reap().unwrap().map(|Completion { token, result, .. }| (token, result))
     }
 
+    /// Sleeps until the queue has something.
+    fn wait_for(queue: &Queue) {
+        let fds: Vec<_> = queue.fds().collect();
+        let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        poll(&mut fds, None).unwrap();
+    }
+
     #[test]
     fn what_is_beyond_a_limit_waits_and_other_disks_go_on() {
         // The first block costs more than eight minutes.
@@ -166,14 +173,34 @@ mod tests {
                     result.unwrap();
                     if token % 2 == 0 { even.push(token) } else { odd.push(token) }
                 }
-                None => {
-                    let fd = queue.fds().next().unwrap();
-                    poll(&mut [PollFd::new(&fd, PollFlags::IN)], None).unwrap();
-                }
+                None => wait_for(&queue),
             }
         }
         assert!(even.is_sorted() && odd.is_sorted(), "{even:?} {odd:?}");
         assert_eq!((even.len(), odd.len()), (32, 32));
+    }
+
+    #[test]
+    fn what_waits_goes_when_the_limit_does() {
+        let slow = disk(0, 1);
+        let mut queue = Queue::with_places(4, 1);
+        queue.plug(0, slow.clone()).unwrap();
+        for token in 1..=3 {
+            queue.submit(0, read(token)).unwrap();
+        }
+        assert_eq!(ended(&mut queue), Some((1, Ok(()))));
+        assert_eq!((ended(&mut queue), queue.in_flight()), (None, 2));
+        slow.set_rate_limit(RateLimit::default());
+        for token in 2..=3 {
+            let end = loop {
+                match ended(&mut queue) {
+                    Some(end) => break end,
+                    None => wait_for(&queue),
+                }
+            };
+            assert_eq!(end, (token, Ok(())));
+        }
+        assert_eq!((queue.in_flight(), slow.delayed()), (0, 2));
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Queue {
         let has_threads = disks.iter().any(|disk| matches!(disk.image(), Image::Formatted(_)));
         let mut queue = Self::with_engine(depth, disks, engine);
         queue.mailbox = has_threads.then(mailbox).flatten();
-        let is_limited = queue.disks.iter().flatten().any(|disk| disk.rate().is_some());
+        let is_limited = queue.disks.iter().flatten().any(|disk| disk.rate().is_limited());
         queue.parking = is_limited.then(|| parking(depth)).flatten();
         queue
     }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 /// What a bucket holds when nothing was asked for a while: as much as comes in in this time. It is also QEMU's.
 const BURST_NS: u64 = 100_000_000;
-/// After which a request that waits asks again, at the latest.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// After which a request that waits asks again, at the latest: the limit may be another one by then.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 const SECOND_NS: u128 = 1_000_000_000;
 
 /// The limits of a disk. What is beyond them waits.
@@ -25,18 +25,31 @@ pub struct RateLimit {
 #[derive(Debug)]
 pub(crate) struct Rate {
     started: Instant,
-    requests: Option<Bucket>,
-    bytes: Option<Bucket>,
+    requests: Bucket,
+    bytes: Bucket,
     delayed: AtomicU64,
 }
 
 impl Rate {
-    /// Buckets that are full; `None` if there is no limit.
-    pub(crate) fn new(limit: RateLimit) -> Option<Self> {
-        let (started, delayed) = (Instant::now(), AtomicU64::new(0));
-        let (requests, bytes) = (limit.requests.map(Bucket::new), limit.bytes.map(Bucket::new));
-        let is_limited = requests.is_some() || bytes.is_some();
-        is_limited.then_some(Self { started, requests, bytes, delayed })
+    /// Buckets that are full.
+    pub(crate) fn new(limit: RateLimit) -> Self {
+        let (requests, bytes) = (Bucket::new(limit.requests), Bucket::new(limit.bytes));
+        Self { started: Instant::now(), requests, bytes, delayed: AtomicU64::new(0) }
+    }
+
+    /// The limits from now on, with buckets that are full: what was used under a low limit would take for ever to
+    /// be paid.
+    pub(crate) fn set(&self, limit: RateLimit) {
+        self.requests.set(limit.requests);
+        self.bytes.set(limit.bytes);
+    }
+
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limit() != RateLimit::default()
+    }
+
+    pub(crate) fn limit(&self) -> RateLimit {
+        RateLimit { requests: self.requests.per_second(), bytes: self.bytes.per_second() }
     }
 
     /// Takes what a request of so many bytes needs, or says how long it has to wait before it asks again.
@@ -47,14 +60,14 @@ impl Rate {
     }
 
     fn take_at(&self, now: u64, bytes: u64) -> Result<(), Duration> {
-        let buckets = || [(&self.requests, 1), (&self.bytes, bytes)].into_iter();
-        let all = || buckets().filter_map(|(bucket, tokens)| Some((bucket.as_ref()?, tokens)));
-        match all().map(|(bucket, _)| bucket.wait(now)).max() {
-            None | Some(0) => all().for_each(|(bucket, tokens)| bucket.take(now, tokens)),
-            // Not for longer, as a limit may be beyond all measure, and a time too.
-            Some(wait) => return Err(Duration::from_nanos(wait).min(LONGEST_WAIT)),
+        match self.requests.wait(now).max(self.bytes.wait(now)) {
+            0 => {
+                self.requests.take(now, 1);
+                self.bytes.take(now, bytes);
+                Ok(())
+            }
+            wait => Err(Duration::from_nanos(wait).min(LONGEST_WAIT)),
         }
-        Ok(())
     }
 
     /// One more request waits.
@@ -72,22 +85,42 @@ impl Rate {
 #[derive(Debug)]
 struct Bucket {
     full: AtomicU64,
-    per_second: NonZeroU64,
+    /// Tokens; 0 is no limit.
+    per_second: AtomicU64,
 }
 
 impl Bucket {
-    fn new(per_second: NonZeroU64) -> Self {
+    fn new(per_second: Option<NonZeroU64>) -> Self {
+        let per_second = AtomicU64::new(per_second.map_or(0, NonZeroU64::get));
         Self { full: AtomicU64::new(0), per_second }
+    }
+
+    fn set(&self, per_second: Option<NonZeroU64>) {
+        self.per_second.store(per_second.map_or(0, NonZeroU64::get), Ordering::Relaxed);
+        self.full.store(0, Ordering::Relaxed);
+    }
+
+    fn per_second(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.per_second.load(Ordering::Relaxed))
     }
 
     /// Nanoseconds until there is anything in it.
     fn wait(&self, now: u64) -> u64 {
-        self.full.load(Ordering::Relaxed).saturating_sub(now.saturating_add(BURST_NS))
+        match self.per_second() {
+            Some(_) => {
+                let full = self.full.load(Ordering::Relaxed);
+                full.saturating_sub(now.saturating_add(BURST_NS))
+            }
+            None => 0,
+        }
     }
 
     /// Takes tokens out, of which it may owe some: so a request gets through that is larger than the bucket.
     fn take(&self, now: u64, tokens: u64) {
-        let time = u128::from(tokens) * SECOND_NS / u128::from(self.per_second.get());
+        let Some(per_second) = self.per_second() else {
+            return;
+        };
+        let time = u128::from(tokens) * SECOND_NS / u128::from(per_second.get());
         let time = u64::try_from(time).unwrap_or(u64::MAX);
         let later = |full: u64| Some(full.max(now).saturating_add(time));
         let _ = self.full.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
@@ -102,7 +135,7 @@ mod tests {
 
     fn rate(requests: u64, bytes: u64) -> Rate {
         let (requests, bytes) = (NonZeroU64::new(requests), NonZeroU64::new(bytes));
-        Rate::new(RateLimit { requests, bytes }).unwrap()
+        Rate::new(RateLimit { requests, bytes })
     }
 
     /// How many requests of so many bytes get through at that time.
@@ -111,8 +144,21 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_none() {
-        assert!(Rate::new(RateLimit::default()).is_none());
+    fn without_a_limit_all_goes_and_nothing_is_owed_later() {
+        let rate = rate(0, 0);
+        assert_eq!(count(&rate, 0, u64::MAX), 1000);
+        rate.set(RateLimit { requests: NonZeroU64::new(100), bytes: NonZeroU64::new(1) });
+        assert_eq!((count(&rate, 0, 0), rate.limit().bytes), (11, NonZeroU64::new(1)));
+    }
+
+    #[test]
+    fn a_limit_that_is_raised_or_taken_away_counts_at_once() {
+        let rate = rate(0, 1);
+        assert_eq!(count(&rate, 0, 1 << 20), 1, "which takes twelve days");
+        rate.set(RateLimit { requests: NonZeroU64::new(1000), bytes: None });
+        assert_eq!(count(&rate, 0, 1 << 20), 101);
+        rate.set(RateLimit::default());
+        assert_eq!(count(&rate, 0, u64::MAX), 1000);
     }
 
     #[test]
@@ -130,12 +176,11 @@ mod tests {
     fn a_request_of_more_bytes_than_the_bucket_holds_is_paid_off() {
         let rate = rate(0, 1 << 20);
         assert_eq!(count(&rate, 0, 1 << 20), 1);
-        assert_eq!(rate.take_at(0, 512), Err(Duration::from_millis(900)));
+        assert_eq!(rate.take_at(850 * MS, 512), Err(Duration::from_millis(50)));
+        assert_eq!(rate.take_at(0, 512), Err(LONGEST_WAIT));
         assert_eq!(count(&rate, 900 * MS, 512), 1, "what is left of a second is what is saved up");
-        assert_eq!(
-            rate.take_at(0, 0),
-            Err(Duration::from_nanos(900 * MS + SECOND_NS as u64 / 2048))
-        );
+        let more = SECOND_NS as u64 / 2048;
+        assert_eq!(rate.take_at(900 * MS, 0), Err(Duration::from_nanos(more)));
     }
 
     #[test]

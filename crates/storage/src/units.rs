@@ -15,7 +15,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use busway_block::{Disk, ResizeError};
+use busway_block::{Disk, RateLimit, ResizeError};
 
 use crate::dvd::Tray;
 use crate::luns::{LogicalUnit, LunError, Luns, PLACES};
@@ -210,6 +210,17 @@ impl Units {
                 Ok(capacity)
             }
             LogicalUnit::Drive(..) => Err(PlugError::Kind { lun, wanted }),
+        }
+    }
+
+    /// How much may be asked of a disk in a second, from now on.
+    pub fn set_rate_limit(&self, lun: u8, limit: RateLimit) -> Result<(), PlugError> {
+        match self.luns().get(lun).ok_or(PlugError::NoUnit { lun })? {
+            LogicalUnit::Disk(disk, _) => {
+                disk.set_rate_limit(limit);
+                Ok(())
+            }
+            LogicalUnit::Drive(..) => Err(PlugError::Kind { lun, wanted: "disk" }),
         }
     }
 

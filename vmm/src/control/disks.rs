@@ -2,12 +2,15 @@
 
 //! What requests about disks and discs do.
 
-use busway_block::Disk;
+use std::num::NonZeroU64;
+
+use busway_block::{Disk, RateLimit};
 use busway_storage::UnitState;
 
 use super::one_line;
 use super::protocol::{DiskState, DiskTask, DvdTask, Reply};
 use crate::disks::{Disks, Place, UnitError};
+use crate::spec::Size;
 
 /// Does what is to be done with a disk.
 pub(super) fn disk(disks: &Disks, task: DiskTask) -> Result<Reply, String> {
@@ -20,6 +23,10 @@ pub(super) fn disk(disks: &Disks, task: DiskTask) -> Result<Reply, String> {
             Ok(Reply::Nothing)
         }
         DiskTask::Resize { unit, size } => resize(disks, &unit, size.map(|size| size.0)),
+        DiskTask::Rate { unit, iops, bps } => {
+            let bytes = bps.map(|Size(bytes)| NonZeroU64::new(bytes).ok_or(NOTHING)).transpose()?;
+            rate(disks, &unit, RateLimit { requests: iops, bytes })
+        }
     };
     done.map_err(|error| one_line(&error))
 }
@@ -46,6 +53,14 @@ fn resize(disks: &Disks, unit: &str, bytes: Option<u64>) -> Result<Reply, UnitEr
     Ok(list(disks, Some(place)))
 }
 
+const NOTHING: &str = "bps 0 lets nothing through: give 1K or more, or none for no limit";
+
+fn rate(disks: &Disks, unit: &str, limit: RateLimit) -> Result<Reply, UnitError> {
+    let place = disks.find(unit)?;
+    disks.set_rate_limit(place, limit)?;
+    Ok(list(disks, Some(place)))
+}
+
 fn eject(disks: &Disks, unit: Option<&str>, force: bool) -> Result<Reply, UnitError> {
     disks.eject(disks.find_drive(unit)?, force)?;
     Ok(Reply::Nothing)
@@ -55,10 +70,13 @@ fn eject(disks: &Disks, unit: Option<&str>, force: bool) -> Result<Reply, UnitEr
 fn list(disks: &Disks, only: Option<Place>) -> Reply {
     let units = disks.list().into_iter();
     let units = units.filter(|(place, _)| only.is_none_or(|only| only == *place));
+    let limit = |unit: &UnitState| unit.medium.as_ref().map(Disk::rate_limit).unwrap_or_default();
     let state = |(place, unit): (Place, UnitState)| DiskState {
         controller: place.controller,
         unit: place.lun,
         drive: unit.is_drive,
+        iops: limit(&unit).requests,
+        bps: limit(&unit).bytes,
         serial: unit.serial,
         waiting: unit.waiting,
         delayed: unit.medium.as_ref().map_or(0, Disk::delayed),

@@ -62,6 +62,7 @@ impl fmt::Display for Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Size;
 
     fn text<T: Serialize>(value: &T) -> String {
         serde_json::to_string(value).unwrap()
@@ -93,6 +94,10 @@ mod tests {
         let request: Request = serde_json::from_str(text).unwrap();
         let unit = "0".to_owned();
         assert_eq!(request, Request::Disk(DiskTask::Resize { unit, size: None }));
+        let text = r#"{"command":"disk","operation":"rate","unit":"0","bps":"10M"}"#;
+        let (unit, bps) = ("0".to_owned(), Some(Size(10 << 20)));
+        let request: Request = serde_json::from_str(text).unwrap();
+        assert_eq!(request, Request::Disk(DiskTask::Rate { unit, iops: None, bps }));
         for wrong in [r#"{"command":"explode"}"#, r#"{"command":"shutdown","now":1}"#, "[]"] {
             assert!(serde_json::from_str::<Request>(wrong).is_err(), "{wrong}");
         }

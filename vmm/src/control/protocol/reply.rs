@@ -3,6 +3,7 @@
 //! What a client is told in the end.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -181,18 +182,30 @@ pub struct DiskState {
     /// Requests that the host could not do, and that wait for `resume` or `disk resume`.
     #[serde(default)]
     pub waiting: u32,
-    /// Requests that have waited because of `iops=` and `bps=` until now.
+    /// Requests that go through in a second; none is no limit.
+    #[serde(default)]
+    pub iops: Option<NonZeroU64>,
+    /// Bytes that do.
+    #[serde(default)]
+    pub bps: Option<NonZeroU64>,
+    /// Requests that have waited because of these limits until now.
     #[serde(default)]
     pub delayed: u64,
 }
 
 impl fmt::Display for DiskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { controller, unit, drive, serial, bytes, file, waiting, delayed } = self;
+        let Self { controller, unit, drive, serial, bytes, file, waiting, iops, bps, delayed } =
+            self;
         let place = Place { controller: *controller, lun: *unit }.to_string();
         let kind = if *drive { "drive" } else { "disk" };
         let file = file.as_deref().unwrap_or("no disc");
         write!(f, "{place:>5} {kind:<5} {serial:<16} {bytes:>14} B  {file}")?;
+        for (limit, name) in [(iops, "iops"), (bps, "bps")] {
+            if let Some(limit) = limit {
+                write!(f, ", {name}={limit}")?;
+            }
+        }
         match delayed {
             0 => {}
             _ => write!(f, ", its limits have delayed {delayed} requests")?,

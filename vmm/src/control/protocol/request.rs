@@ -3,6 +3,7 @@
 //! What a client asks for.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
@@ -195,6 +196,21 @@ pub enum DiskTask {
         /// What its image is to have, such as 20G [default: what it has by now]
         #[serde(default)]
         size: Option<Size>,
+    },
+    /// Let so much through in a second from now on, as --disk FILE,iops=N,bps=SIZE does; without a
+    /// number, as much as there is
+    Rate {
+        /// The disk: its number (LUN; 1:3 is 3 on controller 1), its serial number, or its
+        /// file as it was given
+        unit: String,
+        /// Requests a second
+        #[arg(long, value_name = "N")]
+        #[serde(default)]
+        iops: Option<NonZeroU64>,
+        /// Bytes a second, such as 10M
+        #[arg(long, value_name = "SIZE")]
+        #[serde(default)]
+        bps: Option<Size>,
     },
 }
 
