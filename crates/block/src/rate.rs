@@ -97,7 +97,7 @@ impl Bucket {
 
     fn set(&self, per_second: Option<NonZeroU64>) {
         self.per_second.store(per_second.map_or(0, NonZeroU64::get), Ordering::Relaxed);
-        self.full.store(0, Ordering::Relaxed);
+        self.full.store(0, Ordering::Release);
     }
 
     fn per_second(&self) -> Option<NonZeroU64> {
@@ -123,12 +123,18 @@ impl Bucket {
         let time = u128::from(tokens) * SECOND_NS / u128::from(per_second.get());
         let time = u64::try_from(time).unwrap_or(u64::MAX);
         let later = |full: u64| Some(full.max(now).saturating_add(time));
-        let _ = self.full.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+        let _ = self.full.fetch_update(Ordering::AcqRel, Ordering::Relaxed, later);
+        // Another limit was set meanwhile, under which nothing is owed: this may have come behind that.
+        if self.per_second() != Some(per_second) {
+            self.full.store(0, Ordering::Relaxed);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{hint, thread};
+
     use super::*;
 
     const MS: u64 = 1_000_000;
@@ -159,6 +165,37 @@ mod tests {
         assert_eq!(count(&rate, 0, 1 << 20), 101);
         rate.set(RateLimit::default());
         assert_eq!(count(&rate, 0, u64::MAX), 1000);
+    }
+
+    #[test]
+    fn what_goes_while_another_limit_is_set_leaves_no_debt() {
+        const ROUNDS: u64 = 20_000;
+        let (rate, begun, ended) = (rate(0, 1), AtomicU64::new(0), AtomicU64::new(0));
+        let set = |bytes| rate.set(RateLimit { requests: None, bytes: NonZeroU64::new(bytes) });
+        let wait_for = |counter: &AtomicU64, round| {
+            while counter.load(Ordering::Acquire) < round {
+                thread::yield_now();
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    wait_for(&begun, round);
+                    let _ = rate.take_at(0, 1 << 20);
+                    ended.store(round, Ordering::Release);
+                }
+            });
+            let mut owed = 0;
+            for round in 1..=ROUNDS {
+                set(1);
+                begun.store(round, Ordering::Release);
+                (0..round % 64).for_each(|_| hint::spin_loop());
+                set(1 << 50);
+                wait_for(&ended, round);
+                owed += rate.bytes.wait(0);
+            }
+            assert_eq!(owed, 0, "nanoseconds under limits of the past");
+        });
     }
 
     #[test]
