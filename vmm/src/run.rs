@@ -174,6 +174,12 @@ pub fn run(
     watch: Option<&Arc<Watch>>,
 ) -> Result<Verdict, RunError> {
     spec.check()?;
+    if let Some(disk) = spec.waits_in_vain() {
+        let path = disk.file.display();
+        warn!(
+            "--disk {path} waits for 'busway ctl SOCKET resume' when the host fails: --control SOCKET is missing"
+        );
+    }
     raise_descriptor_limit();
     let script = spec.faults.as_ref().map(|faults| faults.read()).transpose()?;
     let mut files = BootFiles::open(spec)?;

@@ -308,6 +308,11 @@ impl DiskSpec {
         self.bus == BusSpec::Scsi && self.controller == controller
     }
 
+    /// Whether its requests, or the whole machine, wait for the user when the host fails.
+    pub fn waits_for_the_user(&self) -> bool {
+        [self.rerror, self.werror].iter().any(|policy| *policy != OnErrorSpec::Report)
+    }
+
     /// How much may be asked of it in a second.
     pub fn rate(&self) -> RateLimit {
         RateLimit {

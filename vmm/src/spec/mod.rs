@@ -327,6 +327,12 @@ impl VmSpec {
             .map_err(|reason| SpecError::Json { path: path.to_owned(), reason })
     }
 
+    /// A disk that waits for a user who has no way to let it go on.
+    pub fn waits_in_vain(&self) -> Option<&DiskSpec> {
+        let mut waiting = self.disks.iter().filter(|disk| disk.waits_for_the_user());
+        waiting.next().filter(|_| self.control.is_none())
+    }
+
     /// Bytes that the guest can be given while it runs, beyond those that it starts with.
     pub fn room(&self) -> u64 {
         self.max_memory.map_or(0, |max| max.0.saturating_sub(self.memory.0))
@@ -387,6 +393,21 @@ fn check_file(flag: &'static str, path: &Path) -> Result<(), SpecError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_waits_for_the_user_wants_a_control_socket() {
+        let mut spec = serde_json::from_str::<VmSpec>(r#"{"kernel": "vmlinuz"}"#).unwrap();
+        spec.disks = vec!["a".parse().unwrap()];
+        assert_eq!(spec.waits_in_vain(), None);
+        for disk in ["b,werror=stop", "b,rerror=stop", "b,werror=enospc", "b,rerror=wait"] {
+            spec.control = None;
+            spec.disks.truncate(1);
+            spec.disks.push(disk.parse().unwrap());
+            assert_eq!(spec.waits_in_vain(), spec.disks.last(), "{disk}");
+            spec.control = Some("socket".into());
+            assert_eq!(spec.waits_in_vain(), None);
+        }
+    }
 
     #[test]
     fn a_file_needs_to_say_no_more_than_the_flags_do() {
