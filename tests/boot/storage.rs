@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use busway_guest_agent::Blocks;
 use busway_guest_images::disk as data_disk;
 use busway_harness::Report;
+use serde_json::Value;
 
 use crate::case::{Case, Outcome, Skip, number, tests};
 use crate::guest::{Guest, script_status};
@@ -24,6 +25,7 @@ tests![
     synced_writes_survive_the_end_of_busway,
     syncs_reach_the_hosts_disk_and_writes_wait_for_its_room,
     a_write_without_room_stops_the_machine_until_there_is,
+    a_machine_that_stands_still_for_a_disk_is_let_go_or_ended,
     a_readonly_disk_refuses_writes,
     only_the_disks_that_exist_are_found,
     disks_on_four_controllers_are_told_apart,
@@ -270,6 +272,42 @@ fn a_write_without_room_stops_the_machine_until_there_is(case: &Case) -> Outcome
     );
     let blocks = Blocks { seed: 4, block: 64 << 10, count: 128, start: 0, stride: 64 << 10 };
     full.must_hold(&blocks, 128);
+    Ok(())
+}
+
+/// F43 with `rerror=stop`: a read of what was cut off stops the machine until it is there again. F44 with
+/// `werror=enospc`: want of room does, and a machine that stands still is ended by SIGTERM at once.
+fn a_machine_that_stands_still_for_a_disk_is_let_go_or_ended(case: &Case) -> Outcome {
+    let storage = SmallStorage::of(4).map_err(Skip)?;
+    let (full, cut) = (Image::empty(storage.path().join("disk"), 16 << 20), case.disk(4));
+    let (before, whole) = (cut.sha256(), fs::read(cut.path()).unwrap());
+    let control = case.control();
+    let guest = case.guest().disk_with(&full, "werror=enospc");
+    let guest = guest.disk_with(&cut, "readonly,rerror=stop");
+    let mut guest = guest.flag("--control").flag(control.path()).start(
+        "cut=$(disk 1)
+        echo step=whole
+        read line
+        fact sha256 $(sum $cut)
+        echo step=same
+        read line
+        agent write $(disk 0) direct seed=4 block=64k count=128",
+    );
+    let is_paused = |status: &Value| status["done"]["paused"] == true;
+    guest.wait_for("step=whole");
+    File::options().write(true).open(cut.path()).unwrap().set_len(1 << 20).unwrap();
+    guest.type_in("\r");
+    control.wait_until(&["status"], is_paused);
+    fs::write(cut.path(), whole).unwrap();
+    control.wait_until(&["resume"], |_| !is_paused(&control.ask(&["status"])));
+    guest.wait_for("step=same");
+    guest.type_in("\r");
+    control.wait_until(&["status"], is_paused);
+    guest.terminate();
+    let guest = guest.end();
+    assert_eq!(guest.status, 128 + 15);
+    assert_eq!(guest.fact("sha256"), before);
+    assert!(guest.busway.contains("the host has no room"), "{}", guest.busway);
     Ok(())
 }
 
